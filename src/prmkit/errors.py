@@ -1,17 +1,17 @@
 """Every error that prmkit raises on purpose.
 
     PrmkitError
-    ├── InvalidRecord (ValueError)        a record breaks its contract
-    ├── FormatError (ValueError)          a file cannot be read as the format named; has file and line
-    │   └── AmbiguousFormat               several formats fit the file: the candidates are named
-    ├── LabelPolicyNeeded (ValueError)    labels cannot be converted without a decision of yours
-    ├── UnknownName (KeyError)            no such format, splitter, family, …; names the near matches
-    ├── CheckpointError (ValueError)      a model folder is missing something or is of another kind
-    ├── PolicyError (RuntimeError)        a policy could not answer a request
-    ├── InputTooLong (ValueError)         more tokens than the model can read
-    ├── RunFolderError (ValueError)       a run folder belongs to other settings or is damaged
-    ├── NothingToMeasure (ValueError)     a mean over no item
-    └── MissingDependency (ImportError)   an optional package is absent; names the install command
+    ├── InvalidRecord (ValueError)  a record breaks its contract
+    ├── FormatError (ValueError)  a file cannot be read as the format named; has file and line
+    │   └── AmbiguousFormat  several formats fit the file: the candidates are named
+    ├── LabelPolicyNeeded (ValueError)  labels cannot be converted without a decision of yours
+    ├── UnknownName (KeyError)  no such format, splitter, family, …; names the near matches
+    ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
+    ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── InputTooLong (ValueError)  more tokens than the model can read
+    ├── RunFolderError (ValueError)  a run folder belongs to other settings or is damaged
+    ├── NothingToMeasure (ValueError)  a mean over no item
+    └── MissingDependency (ImportError)  an optional package is absent; names the install command
 
 A message says what was given, what was expected and what to do.
 """

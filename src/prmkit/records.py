@@ -17,7 +17,7 @@ Finish = Literal["eos", "answer", "length", "aborted", "error", "open"]
 LabelKind = Literal["hard", "soft", "human"]
 Semantics = Literal["correctness", "value", "advantage", "log_ratio"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Frozen(BaseModel):

@@ -1,0 +1,67 @@
+"""Files that are whole or absent: written to a temporary name, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TextIO, cast
+
+
+@contextlib.contextmanager
+def atomic_binary(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under `path` only if the block ends without error.
+
+    The bytes are synced to disk before the rename. On any error, Ctrl-C included, nothing is
+    left behind and an older file of that name stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before the rename
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+    )
+    try:
+        with handle:
+            yield cast(BinaryIO, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(handle.name).chmod(0o666 & ~umask)
+        Path(handle.name).replace(path)
+    except BaseException:
+        Path(handle.name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_text(path: Path | str) -> Iterator[TextIO]:
+    r"""Like `atomic_binary`, as UTF-8 text with ``\n`` line ends; gzipped if named ``*.gz``."""
+    path = Path(path)
+    with atomic_binary(path) as raw, contextlib.ExitStack() as stack:
+        sink: BinaryIO = raw
+        if path.suffix == ".gz":
+            # mtime=0 and no name: equal content gives equal bytes.
+            sink = cast(
+                BinaryIO, stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+            )
+        text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
+        stack.callback(text.detach)
+        yield text
+
+
+def open_text(path: Path | str) -> TextIO:
+    r"""Open a UTF-8 text file for reading, gunzipped if its content is gzip.
+
+    Lines end at ``\n`` alone: U+2028 and its like are ordinary characters inside JSON.
+    """
+    path = Path(path)
+    raw = path.open("rb")
+    is_gzip = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    binary = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb")) if is_gzip else raw
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")

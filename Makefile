@@ -1,0 +1,48 @@
+# Everything runs in .venv, which any target creates when it is missing or its inputs changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow test-gpu check bench docs format weights clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)          ## the whole road in the embedded world, on this machine
+	$(BIN)/prm quickstart --out runs/quickstart
+
+test: $(READY)          ## the default tests: no network, no GPU, no download
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -q -m gpu
+
+check: $(READY)         ## format, lint, types, import contract, sizes
+	$(BIN)/ruff format --check src tests scripts benchmarks recipes
+	$(BIN)/ruff check src tests scripts benchmarks recipes
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py src tests
+
+format: $(READY)
+	$(BIN)/ruff format src tests scripts benchmarks recipes
+	$(BIN)/ruff check --fix src tests scripts benchmarks recipes
+
+bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/results
+	$(BIN)/python benchmarks/embedded_world.py
+
+docs: $(READY)          ## pages that are generated from the code
+	$(BIN)/python scripts/write_cli_docs.py
+
+weights: $(READY)       ## make the shipped checkpoints again (about an hour)
+	$(BIN)/python -m prmkit.embedded.build
+
+clean:
+	rm -rf $(VENV) runs build dist

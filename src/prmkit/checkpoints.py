@@ -1,0 +1,151 @@
+"""Model folders: loaded without running their code, saved whole.
+
+A folder holds ``config.json``, ``*.safetensors`` and a fast tokenizer, in the ordinary layout of
+Hugging Face. Nothing of it is executed: remote code is refused, pickled weights are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from prmkit.errors import CheckpointError, MissingDependency
+
+logger = logging.getLogger(__name__)
+
+NOTE_FILE = "prmkit.json"
+"""What prmkit writes beside the weights of a model that it trained: how it reads its input."""
+
+
+def default_device() -> str:
+    """``"cuda"`` where torch sees a GPU, else ``"cpu"``."""
+    torch = _torch()
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency("torch", "hf", "running a model") from None
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        raise MissingDependency("transformers", "hf", "running a model") from None
+    return torch
+
+
+def check_folder(path: Path | str) -> Path:
+    """The folder, if it holds a model that can be loaded without running its code.
+
+    Raises:
+        CheckpointError: saying what is missing and what to do.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{str(path)!r} is not a folder. Give the folder of a model in Hugging Face layout "
+            "(config.json, *.safetensors, tokenizer.json)"
+        )
+    config_file = path / "config.json"
+    if not config_file.is_file():
+        seen = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise CheckpointError(f"{str(path)!r} has no config.json; it holds {seen}")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{config_file} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{config_file} holds a {type(config).__name__}, not an object")
+    if config.get("auto_map"):
+        raise CheckpointError(
+            f"{config_file} asks for code of its own ('auto_map'), which prmkit never runs. "
+            "Convert the model to a class that transformers has"
+        )
+    if not any(path.glob("*.safetensors")):
+        pickled = sorted(p.name for p in path.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
+        hint = f" {pickled[0]} is a pickle, which can run code; convert it." if pickled else ""
+        raise CheckpointError(f"{str(path)!r} has no *.safetensors.{hint}")
+    return path
+
+
+def load_tokenizer(path: Path | str) -> Any:
+    """The fast tokenizer of a model folder."""
+    _torch()
+    from transformers import AutoTokenizer
+
+    path = check_folder(path)
+    if not (path / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{str(path)!r} has no tokenizer.json (a fast tokenizer). Save one there with "
+            "AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(folder)"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(
+            path, use_fast=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the tokenizer in {str(path)!r} cannot be loaded: {error}") from None
+
+
+def load_causal_lm(path: Path | str, device: str | None = None) -> tuple[Any, str]:
+    """A causal language model, ready to run, and the device it is on."""
+    _torch()
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, path, device, "a causal language model")
+
+
+def load_token_classifier(path: Path | str, device: str | None = None) -> tuple[Any, str]:
+    """A token classifier, ready to run, and the device it is on."""
+    _torch()
+    from transformers import AutoModelForTokenClassification
+
+    return _load(AutoModelForTokenClassification, path, device, "a token classifier")
+
+
+def _load(auto_class: Any, path: Path | str, device: str | None, kind: str) -> tuple[Any, str]:
+    torch = _torch()
+    from safetensors import SafetensorError
+
+    path = check_folder(path)
+    device = device or default_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        model, info = auto_class.from_pretrained(
+            path,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be loaded as {kind}: {error}") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{str(path)!r} is not {kind}: its weights lack {', '.join(missing[:4])}. "
+            "They would have been random numbers"
+        )
+    return model.to(device).eval(), device
+
+
+def read_note(path: Path | str) -> dict[str, Any]:
+    """What prmkit noted beside a model that it trained.
+
+    Raises:
+        CheckpointError: if there is no such note.
+    """
+    file = check_folder(path) / NOTE_FILE
+    if not file.is_file():
+        raise CheckpointError(
+            f"{str(path)!r} has no {NOTE_FILE}, which says how the model reads its steps. "
+            "`prm train` writes it"
+        )
+    note = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(note, dict) or "family" not in note:
+        raise CheckpointError(f"{file} does not name a 'family'")
+    return note

@@ -1,0 +1,100 @@
+"""A ledger of finished work: what a long run has done, so that it resumes without repetition.
+
+One SQLite file; one row per item, written when the item is done. A run that is killed loses at
+most what was in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from prmkit.errors import RunFolderError
+
+
+class Ledger:
+    """Finished items by key.
+
+    Args:
+        path: the SQLite file; made where absent.
+        settings: what the work depends on. A ledger of other settings is refused, since its
+            items would be of another kind.
+
+    Raises:
+        RunFolderError: if the ledger belongs to other settings, or is no ledger.
+    """
+
+    def __init__(self, path: Path | str, settings: Mapping[str, Any]):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        described = json.dumps(settings, sort_keys=True, default=str)
+        try:
+            self._db = sqlite3.connect(self.path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS about (settings TEXT NOT NULL)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
+            )
+            row = self._db.execute("SELECT settings FROM about").fetchone()
+            if row is None:
+                self._db.execute("INSERT INTO about VALUES (?)", (described,))
+            self._db.commit()
+        except sqlite3.DatabaseError as error:
+            raise RunFolderError(
+                f"{self.path} is not a ledger of prmkit ({error}). Remove it, or give another "
+                "output folder"
+            ) from None
+        if row is not None and row[0] != described:
+            self._db.close()
+            raise RunFolderError(
+                f"{self.path} belongs to a run with other settings:\n  there: {row[0]}\n"
+                f"  now:   {described}\nUse the same settings, or another output folder"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        count: int = self._db.execute("SELECT count(*) FROM done").fetchone()[0]
+        return count
+
+    def get(self, key: str) -> str | None:
+        """What was noted under a key, or None."""
+        row = self._db.execute("SELECT value FROM done WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def put(self, items: Mapping[str, str]) -> None:
+        """Note finished items, all or none of them; on disk when this returns."""
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", items.items())
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """All that is noted, in the order of the keys."""
+        yield from self._db.execute("SELECT key, value FROM done ORDER BY key")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def seed_for(seed: int, *parts: str) -> int:
+    """A seed of its own for one item, from the run's seed and what identifies the item.
+
+    64 bits of a SHA-256: independent of order, of batches, and of Python's hash.
+    """
+    text = json.dumps([seed, *parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,1 @@
+"""Who speaks: policies continue prefixes of trajectories."""

@@ -1,0 +1,85 @@
+"""Who speaks: a policy continues prefixes of trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from prmkit.records import Finish, Trajectory
+
+CompletionFinish = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How completions are drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: keep the smallest set of likeliest tokens with at least this probability.
+        max_new_tokens: a completion ends here at the latest.
+        stop: texts that end a completion; they stay at its end.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature!r}; it must be 0 or larger")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}; it must be at least 1")
+        if any(not text for text in self.stop):
+            raise ValueError("stop holds an empty text, which would end every completion at once")
+
+
+class Completion(NamedTuple):
+    """What a policy wrote after a prefix.
+
+    Attributes:
+        text: the new text alone.
+        finish: ``eos`` (the model ended it), ``stop`` (a stop text came; it is the end of
+            `text`) or ``length`` (the limit of tokens, or of the model's context).
+        n_tokens: how many tokens were drawn, the end token included.
+    """
+
+    text: str
+    finish: CompletionFinish
+    n_tokens: int
+
+
+class Policy(Protocol):
+    """Continues prefixes. The laws are in `prmkit.testing.check_policy`."""
+
+    @property
+    def name(self) -> str:
+        """Who it is; written into the trajectories it makes."""
+
+    def complete(
+        self,
+        prefixes: Sequence[Trajectory],
+        n: int,
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+    ) -> list[list[Completion]]:
+        """Draw `n` completions of each prefix.
+
+        Args:
+            prefixes: open trajectories; with no step, the completion begins the solution.
+            n: completions of each prefix.
+            settings: how to draw.
+            seeds: one per prefix. A completion depends on its prefix, its seed and its number
+                among the `n` alone, not on what else is in the batch.
+
+        Returns:
+            One list of `n` completions per prefix, in order.
+        """
+
+
+FINISH_OF: dict[CompletionFinish, Finish] = {"eos": "eos", "stop": "open", "length": "length"}
+"""How a trajectory ended, by how its last completion ended."""

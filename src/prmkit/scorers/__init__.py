@@ -1,0 +1,1 @@
+"""Who judges: scorers give each step of a trajectory a number."""

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CODE := src tests scripts $(wildcard benchmarks recipes)
 
 .PHONY: demo test test-slow test-gpu check bench docs format weights clean
 
@@ -25,15 +26,15 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
 
 check: $(READY)         ## format, lint, types, import contract, sizes
-	$(BIN)/ruff format --check src tests scripts benchmarks recipes
-	$(BIN)/ruff check src tests scripts benchmarks recipes
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_sizes.py src tests
 
 format: $(READY)
-	$(BIN)/ruff format src tests scripts benchmarks recipes
-	$(BIN)/ruff check --fix src tests scripts benchmarks recipes
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/results
 	$(BIN)/python benchmarks/embedded_world.py

@@ -6,8 +6,10 @@ Hugging Face. Nothing of it is executed: remote code is refused, pickled weights
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,26 @@ def check_folder(path: Path | str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the screen: a library is silent.
+
+    What the reports say is checked by the caller.
+    """
+    from transformers.utils import logging as hf_logging
+
+    theirs: Any = hf_logging
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()
+
+
 def load_tokenizer(path: Path | str) -> Any:
     """The fast tokenizer of a model folder."""
     _torch()
@@ -106,7 +128,33 @@ def load_token_classifier(path: Path | str, device: str | None = None) -> tuple[
     return _load(AutoModelForTokenClassification, path, device, "a token classifier")
 
 
-def _load(auto_class: Any, path: Path | str, device: str | None, kind: str) -> tuple[Any, str]:
+def start_token_classifier(path: Path | str, n_classes: int) -> Any:
+    """A token classifier to train, in float32 on the CPU.
+
+    Its body comes from the folder; so does its head if the folder has one, else it is new.
+    """
+    _torch()
+    from transformers import AutoModelForTokenClassification
+
+    model, _ = _load(
+        AutoModelForTokenClassification,
+        path,
+        "cpu",
+        "a model to train from",
+        may_lack="score.",
+        num_labels=n_classes,
+    )
+    return model
+
+
+def _load(
+    auto_class: Any,
+    path: Path | str,
+    device: str | None,
+    kind: str,
+    may_lack: str | None = None,
+    **settings: Any,
+) -> tuple[Any, str]:
     torch = _torch()
     from safetensors import SafetensorError
 
@@ -114,17 +162,21 @@ def _load(auto_class: Any, path: Path | str, device: str | None, kind: str) -> t
     device = device or default_device()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
-        model, info = auto_class.from_pretrained(
-            path,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet_transformers():
+            model, info = auto_class.from_pretrained(
+                path,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **settings,
+            )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be loaded as {kind}: {error}") from None
-    missing = sorted(info["missing_keys"])
+    missing = [
+        key for key in sorted(info["missing_keys"]) if not (may_lack and key.startswith(may_lack))
+    ]
     if missing:
         raise CheckpointError(
             f"{str(path)!r} is not {kind}: its weights lack {', '.join(missing[:4])}. "

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,27 @@ def read_note(path: Path | str) -> dict[str, Any]:
     if not isinstance(note, dict) or "family" not in note:
         raise CheckpointError(f"{file} does not name a 'family'")
     return note
+
+
+def save_model(folder: Path | str, model: Any, tokenizer: Any, note: Mapping[str, Any]) -> None:
+    """Write a model folder whole: under a temporary name, synced, then renamed.
+
+    Args:
+        folder: where; an older model there is replaced.
+        model: a transformers model.
+        tokenizer: its tokenizer.
+        note: what `read_note` will give back.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with quiet_transformers():
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    (temporary / NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    for path in temporary.iterdir():
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from prmkit.embedded.judge import judge
-from prmkit.embedded.solutions import MistakeRates, write_solution
+from prmkit.embedded.solutions import NO_MISTAKES, write_solution
 from prmkit.embedded.world import World, compute, make_problem, problems
 from prmkit.errors import UnknownName
 from prmkit.records import Problem
@@ -114,7 +115,7 @@ def test_a_mistake_is_found_where_it_was_made():
 
 
 def test_mistakes_come_at_the_rates_asked_for():
-    rates = MistakeRates(slip=0.3, hard_slip=0.3, tempted=0, confused=0, distracted=0, misread=0)
+    rates = replace(NO_MISTAKES, slip=0.3, hard_slip=0.3)
     rng = random.Random(1)
     n_first = wrong = 0
     for problem in problems("train", 1500):

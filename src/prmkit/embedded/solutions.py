@@ -27,18 +27,22 @@ class MistakeRates:
         tempted: the inverse operation where the wording tempts to it.
         confused: the inverse operation elsewhere.
         distracted: a number that does not belong, where the story has one.
-        misread: another number of the story.
+        misread: another number of the story, or one found before.
+        skipped: a calculation left out, its first number taken for its result.
     """
 
     slip: float = 0.02
-    hard_slip: float = 0.08
-    tempted: float = 0.40
+    hard_slip: float = 0.06
+    tempted: float = 0.35
     confused: float = 0.02
-    distracted: float = 0.06
-    misread: float = 0.03
+    distracted: float = 0.05
+    misread: float = 0.012
+    skipped: float = 0.015
 
 
-NO_MISTAKES = MistakeRates(slip=0, hard_slip=0, tempted=0, confused=0, distracted=0, misread=0)
+NO_MISTAKES = MistakeRates(
+    slip=0, hard_slip=0, tempted=0, confused=0, distracted=0, misread=0, skipped=0
+)
 
 
 def _is_hard(a: int, op: Operation, b: int) -> bool:
@@ -61,16 +65,16 @@ def _operation(relation: Relation, rates: MistakeRates, rng: random.Random) -> O
     return _INVERSE[relation.op] if rng.random() < rate else relation.op
 
 
-def _told_number(
-    world: World, ref: tuple[str, int], rates: MistakeRates, rng: random.Random
+def _operand(
+    world: World, found: list[int], ref: tuple[str, int], rates: MistakeRates, rng: random.Random
 ) -> int:
-    """A number read from the story, perhaps another one than meant."""
-    if world.distractors and rng.random() < rates.distracted:
+    """A number of a calculation, perhaps another one than meant."""
+    if ref[0] == "given" and world.distractors and rng.random() < rates.distracted:
         return rng.choice(world.distractors)
     if rng.random() < rates.misread:
         told = [n for r in world.relations for kind, n in (r.a, r.b) if kind == "given"]
-        return rng.choice(told)
-    return ref[1]
+        return rng.choice(told + found)
+    return found[ref[1]] if ref[0] == "relation" else ref[1]
 
 
 def _state(
@@ -98,11 +102,11 @@ def write_solution(
     found: list[int] = []
     steps: list[str] = []
     for relation in world.relations:
+        if rng.random() < rates.skipped:
+            found.append(_operand(world, found, relation.a, NO_MISTAKES, rng))
+            continue
         for _ in range(20):
-            a, b = (
-                found[ref[1]] if ref[0] == "relation" else _told_number(world, ref, rates, rng)
-                for ref in (relation.a, relation.b)
-            )
+            a, b = (_operand(world, found, ref, rates, rng) for ref in (relation.a, relation.b))
             op = _operation(relation, rates, rng)
             result = compute(a, op, b)
             if result is not None and 0 <= result <= 99:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prmkit.checkpoints import NOTE_FILE, load_tokenizer, start_token_classifier
+from prmkit.checkpoints import load_tokenizer, save_model, start_token_classifier
 from prmkit.errors import (
     MissingDependency,
     NothingToMeasure,
@@ -128,7 +128,8 @@ def train(
     _claim(folder, settings, examples)
     trainer = _make_trainer(model, examples, settings, folder, on_progress)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    _save(model, tokenizer, settings)
+    note = {"family": settings.family, "trained_from": settings.model.name}
+    save_model(settings.out, model, tokenizer, note)
     losses = [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
     shutil.rmtree(folder)
     n_labels = sum(len(example.targets) for example in examples)
@@ -273,20 +274,3 @@ def _make_trainer(
 
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _save(model: Any, tokenizer: Any, settings: TrainSettings) -> None:
-    """Write the model folder under a temporary name, sync it, then rename."""
-    temporary = settings.out.with_name(f".{settings.out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    note = {"family": settings.family, "trained_from": settings.model.name}
-    with atomic_text(temporary / NOTE_FILE) as out:
-        json.dump(note, out, indent=1)
-    for path in temporary.iterdir():
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if settings.out.exists():
-        shutil.rmtree(settings.out)
-    temporary.rename(settings.out)

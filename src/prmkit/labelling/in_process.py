@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from prmkit.labelling.rollouts import Estimator, MakeEstimator, Outcomes, Rollouts
 from prmkit.ledger import Ledger, seed_for
 from prmkit.policies.base import Policy, SamplingSettings
-from prmkit.records import Problem, Record, StepLabels, Trajectory
-
-Judge = Callable[[Problem, str], bool | None]
-"""From a problem and a whole solution text: does it reach the reference answer? None: cannot
-be judged."""
+from prmkit.policies.sampling import Judge
+from prmkit.records import Record, StepLabels, Trajectory
 
 
 def label(
@@ -123,5 +120,5 @@ def _answer(
         for i, completions in zip(which, drawn, strict=True):
             prefix = wishes[i].prefix
             start = prefix.text + (prefix.separator if prefix.steps else "")
-            outcomes[i] = [judge(prefix.problem, start + c.text) for c in completions]
+            outcomes[i] = [judge(prefix.problem, start + c.text).correct for c in completions]
     return outcomes

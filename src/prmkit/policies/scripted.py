@@ -37,7 +37,17 @@ class ScriptedPolicy:
         """See `prmkit.policies.base.Policy.complete`."""
         self.requests += [(prefix, n) for prefix in prefixes]
         return [
-            [_cut(self._script(prefix, random.Random(f"{seed}/{i}")), settings) for i in range(n)]
+            [
+                # At temperature 0 there is no chance at all.
+                _cut(
+                    self._script(
+                        prefix,
+                        random.Random(f"{seed}/{i}" if settings.temperature else "greedy"),
+                    ),
+                    settings,
+                )
+                for i in range(n)
+            ]
             for prefix, seed in zip(prefixes, seeds, strict=True)
         ]
 

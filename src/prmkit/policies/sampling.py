@@ -1,0 +1,111 @@
+"""Whole solutions from a policy: problems in, trajectories out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from prmkit.ledger import Ledger, seed_for
+from prmkit.policies.base import FINISH_OF, Completion, Policy, SamplingSettings
+from prmkit.records import Problem, Step, Trajectory
+
+
+class Outcome(NamedTuple):
+    """What a solution's text comes to.
+
+    Attributes:
+        answer: the final answer that it states, or None.
+        correct: whether that is the reference answer; None where that cannot be judged.
+    """
+
+    answer: str | None
+    correct: bool | None
+
+
+Judge = Callable[[Problem, str], Outcome]
+"""From a problem and a whole solution text to its outcome."""
+
+_STORED = TypeAdapter(tuple[Trajectory, ...])
+
+
+def sample(
+    policy: Policy,
+    problems: Sequence[Problem],
+    n: int,
+    split: Callable[[str], Sequence[str]],
+    judge: Judge,
+    *,
+    settings: SamplingSettings,
+    seed: int = 0,
+    in_flight: int = 16,
+    ledger: Ledger | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[Trajectory, ...]]:
+    """Draw `n` solutions of each problem.
+
+    Args:
+        policy: who solves.
+        problems: what is to be solved.
+        n: solutions of each.
+        split: text to the texts of its steps; they must join back to it.
+        judge: the outcome of a solution.
+        settings: how to draw.
+        seed: each problem draws from a seed of its own, made from this one and its id.
+        in_flight: problems that share a call of the policy.
+        ledger: where finished problems are noted, and found again on resuming.
+        on_progress: told the problems done since the last call.
+
+    Yields:
+        The solutions of one problem, in the order of the problems.
+    """
+    for at in range(0, len(problems), in_flight):
+        group = problems[at : at + in_flight]
+        known = [None if ledger is None else ledger.get(problem.id) for problem in group]
+        open_ones = [p for p, stored in zip(group, known, strict=True) if stored is None]
+        drawn = iter(
+            policy.complete(
+                [Trajectory(problem=problem) for problem in open_ones],
+                n,
+                settings,
+                [seed_for(seed, problem.id) for problem in open_ones],
+            )
+            if open_ones
+            else []
+        )
+        solved: list[tuple[Trajectory, ...]] = []
+        fresh: dict[str, str] = {}
+        for problem, stored in zip(group, known, strict=True):
+            if stored is not None:
+                solved.append(_STORED.validate_json(stored))
+                continue
+            solutions = tuple(
+                _trajectory(problem, completion, split, judge, policy.name)
+                for completion in next(drawn)
+            )
+            fresh[problem.id] = _STORED.dump_json(solutions).decode()
+            solved.append(solutions)
+        if ledger is not None and fresh:
+            ledger.put(fresh)
+        if on_progress is not None:
+            on_progress(len(group))
+        yield from solved
+
+
+def _trajectory(
+    problem: Problem,
+    completion: Completion,
+    split: Callable[[str], Sequence[str]],
+    judge: Judge,
+    generator: str,
+) -> Trajectory:
+    outcome = judge(problem, completion.text)
+    return Trajectory(
+        problem=problem,
+        steps=tuple(Step(text=text) for text in split(completion.text)),
+        finish=FINISH_OF[completion.finish],
+        answer=outcome.answer,
+        correct=outcome.correct,
+        generator=generator,
+    )

@@ -1,0 +1,254 @@
+"""The laws of prmkit's interfaces, as functions that anyone can put into their own tests.
+
+Each law is a function of its own; `SCORER_LAWS` and `POLICY_LAWS` list them, so that a test can
+give each an id. `check_scorer` and `check_policy` run them all.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Sequence
+
+from prmkit.policies.base import Policy, SamplingSettings
+from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.base import Scorer
+
+UGLY_TEXTS = (
+    "",
+    " ",
+    "\n",
+    "\n\n\n",
+    "a\nb\n\nc",
+    "  leading and trailing  ",
+    "\u2028\u2029\x85\x0b\x0c",
+    "\x00\x1f",
+    "日本語で解く。",
+    "e\u0301 \u200d👩‍👩‍👧 \U0001f9ee",
+    "שלום עולם ١٢٣",
+    "<|end|> <|im_end|> </s> <s> [INST] <extra_0> <|endoftext|>",
+    "ки \n\n\n\n + - <think> </think> <|problem|><|solution|>",
+    "\\boxed{1} $x^2$ ```python\nprint(1)\n```",
+    "1 2 3 " * 20,
+)
+"""Texts at the corners: empty, blank, line ends, scripts, markup of many models."""
+
+
+class LawBroken(AssertionError):
+    """An implementation breaks a law of its interface; the message says which and how."""
+
+
+def ugly_trajectories() -> list[Trajectory]:
+    """Trajectories made of `UGLY_TEXTS`: none, one, and many steps, in question and steps."""
+    many = tuple(Step(text=text) for text in UGLY_TEXTS)
+    plain = Problem(id="plain", prompt="What is 1 + 1?")
+    return [
+        Trajectory(problem=plain),
+        Trajectory(problem=plain, steps=many),
+        *(
+            Trajectory(problem=Problem(id=f"ugly-{i}", prompt=text), steps=(Step(text=text),))
+            for i, text in enumerate(UGLY_TEXTS)
+        ),
+        *(
+            Trajectory(problem=plain, steps=(Step(text="1 + 1 = 2"), Step(text=text)) * 2)
+            for text in UGLY_TEXTS[:6]
+        ),
+    ]
+
+
+def _same(left: StepScores | Unscored, right: StepScores | Unscored, tolerance: float) -> bool:
+    if isinstance(left, StepScores) and isinstance(right, StepScores):
+        return len(left.values) == len(right.values) and all(
+            abs(a - b) <= tolerance for a, b in zip(left.values, right.values, strict=True)
+        )
+    return type(left) is type(right)
+
+
+def _expect(holds: bool, law: str, detail: str) -> None:
+    if not holds:
+        raise LawBroken(f"{law}: {detail}")
+
+
+def scores_match_steps(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """As many results as trajectories, as many scores as steps, finite, as declared."""
+    results = scorer.score(trajectories)
+    _expect(
+        len(results) == len(trajectories),
+        "one result per trajectory",
+        f"{len(results)} results for {len(trajectories)} trajectories",
+    )
+    for trajectory, result in zip(trajectories, results, strict=True):
+        if isinstance(result, Unscored):
+            _expect(bool(result.reason), "Unscored says why", repr(result))
+            continue
+        _expect(
+            len(result.values) == len(trajectory.steps),
+            "as many scores as steps",
+            f"{len(result.values)} scores for {len(trajectory.steps)} steps of "
+            f"{trajectory.problem.id!r}",
+        )
+        _expect(all(map(math.isfinite, result.values)), "finite scores", repr(result.values))
+        _expect(
+            result.semantics == scorer.semantics,
+            "declared semantics",
+            f"{result.semantics!r} instead of {scorer.semantics!r}",
+        )
+
+
+def batch_equals_one_by_one(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """A trajectory's scores do not depend on what else is in the batch, nor on the order."""
+    together = scorer.score(trajectories)
+    backwards = scorer.score(list(reversed(trajectories)))[::-1]
+    for i, trajectory in enumerate(trajectories):
+        (alone,) = scorer.score([trajectory])
+        for how, other in (("in a batch", together[i]), ("in reverse order", backwards[i])):
+            _expect(
+                _same(alone, other, 1e-5),
+                "batch equals one by one",
+                f"{trajectory.problem.id!r} alone {alone!r}, {how} {other!r}",
+            )
+
+
+def deterministic(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """Twice the same input, twice the same scores."""
+    first, second = scorer.score(trajectories), scorer.score(trajectories)
+    _expect(first == second, "deterministic", f"{first!r} then {second!r}")
+
+
+def appending_keeps_earlier(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """The score of a step does not depend on later steps (for causal models)."""
+    for trajectory in trajectories:
+        (whole,) = scorer.score([trajectory])
+        if isinstance(whole, Unscored):
+            continue
+        for n in range(len(trajectory.steps)):
+            (part,) = scorer.score([trajectory.prefix(n)])
+            cut = whole.model_copy(update={"values": whole.values[:n]})
+            _expect(
+                _same(part, cut, 1e-5),
+                "appending a step keeps earlier scores",
+                f"{trajectory.problem.id!r}: the first {n} steps alone {part!r}, within {whole!r}",
+            )
+
+
+def survives_pickling(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """A scorer can be sent to another process."""
+    copy: Scorer = pickle.loads(pickle.dumps(scorer))
+    _expect(
+        copy.score(trajectories) == scorer.score(trajectories),
+        "survives pickling",
+        "the copy scores otherwise",
+    )
+
+
+def empty_batch(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
+    """No trajectory, no result."""
+    del trajectories
+    _expect(scorer.score([]) == [], "an empty batch", repr(scorer.score([])))
+
+
+ScorerLaw = Callable[[Scorer, Sequence[Trajectory]], None]
+SCORER_LAWS: tuple[ScorerLaw, ...] = (
+    empty_batch,
+    scores_match_steps,
+    batch_equals_one_by_one,
+    deterministic,
+    appending_keeps_earlier,
+    survives_pickling,
+)
+
+
+def check_scorer(scorer: Scorer, trajectories: Sequence[Trajectory] | None = None) -> None:
+    """Run every law of `Scorer`; raises `LawBroken` on the first that fails."""
+    for law in SCORER_LAWS:
+        law(scorer, ugly_trajectories() if trajectories is None else trajectories)
+
+
+def _prefixes() -> list[Trajectory]:
+    problem = Problem(id="p", prompt="Mia has 12 apples. Mia finds 5 more. How many now?")
+    other = Problem(id="q", prompt="Ben has 3 pens. How many pens does Ben have?")
+    return [
+        Trajectory(problem=problem),
+        Trajectory(problem=other),
+        Trajectory(problem=problem, steps=(Step(text="Now Mia has 12 + 5 = 17 apples.\n"),)),
+        Trajectory(problem=Problem(id="r", prompt=UGLY_TEXTS[11])),
+    ]
+
+
+def completions_match_requests(policy: Policy) -> None:
+    """`n` completions for each prefix, none longer than asked for."""
+    prefixes = _prefixes()
+    settings = SamplingSettings(max_new_tokens=12)
+    for n in (1, 3):
+        drawn = policy.complete(prefixes, n, settings, list(range(len(prefixes))))
+        _expect(
+            [len(of_prefix) for of_prefix in drawn] == [n] * len(prefixes),
+            "n completions of each prefix",
+            f"asked for {n}, got {[len(of_prefix) for of_prefix in drawn]}",
+        )
+        longest = max(c.n_tokens for of_prefix in drawn for c in of_prefix)
+        _expect(longest <= 12, "max_new_tokens", f"{longest} tokens drawn, 12 allowed")
+    _expect(policy.complete([], 2, settings, []) == [], "an empty batch", "gave something")
+
+
+def same_seed_same_words(policy: Policy) -> None:
+    """A completion depends on prefix, seed and number alone; other seeds give other words."""
+    prefixes = _prefixes()
+    settings = SamplingSettings(max_new_tokens=40)
+    together = policy.complete(prefixes, 4, settings, [5, 6, 7, 8])
+    for i, prefix in enumerate(prefixes):
+        alone = policy.complete([prefix], 4, settings, [5 + i])
+        _expect(
+            alone[0] == together[i],
+            "the batch does not matter",
+            f"prefix {i} alone {alone[0]!r}, together {together[i]!r}",
+        )
+        fewer = policy.complete([prefix], 2, settings, [5 + i])
+        _expect(
+            fewer[0] == alone[0][:2],
+            "the number of completions does not matter",
+            f"prefix {i}: {fewer[0]!r} of 2, {alone[0]!r} of 4",
+        )
+    others = policy.complete(prefixes, 4, settings, [105, 106, 107, 108])
+    _expect(others != together, "other seeds give other words", "all completions are equal")
+
+
+def stops_where_told(policy: Policy) -> None:
+    """A completion that ends by a stop text ends in it, and has no other before it."""
+    settings = SamplingSettings(max_new_tokens=64, stop=("\n", "="))
+    for of_prefix in policy.complete(_prefixes(), 3, settings, [1, 2, 3, 4]):
+        for completion in of_prefix:
+            inner = completion.text[:-1] if completion.finish == "stop" else completion.text
+            _expect(
+                "\n" not in inner and "=" not in inner,
+                "ends at the first stop text",
+                repr(completion),
+            )
+            if completion.finish == "stop":
+                _expect(
+                    completion.text.endswith(("\n", "=")), "keeps the stop text", repr(completion)
+                )
+
+
+def greedy_is_one_answer(policy: Policy) -> None:
+    """At temperature 0 all completions of a prefix are equal, whatever the seed."""
+    settings = SamplingSettings(temperature=0, max_new_tokens=30)
+    drawn = policy.complete(_prefixes(), 3, settings, [1, 2, 3, 4])
+    again = policy.complete(_prefixes(), 3, settings, [9, 9, 9, 9])
+    for first, second in zip(drawn, again, strict=True):
+        _expect(len({*first, *second}) == 1, "greedy is one answer", f"{first!r}, {second!r}")
+
+
+PolicyLaw = Callable[[Policy], None]
+POLICY_LAWS: tuple[PolicyLaw, ...] = (
+    completions_match_requests,
+    same_seed_same_words,
+    stops_where_told,
+    greedy_is_one_answer,
+)
+
+
+def check_policy(policy: Policy) -> None:
+    """Run every law of `Policy`; raises `LawBroken` on the first that fails."""
+    for law in POLICY_LAWS:
+        law(policy)

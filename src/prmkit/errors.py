@@ -8,6 +8,7 @@
     ├── UnknownName (KeyError)  no such format, splitter, family, …; names the near matches
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── WorkerError (RuntimeError)  a helper process cannot be started
     ├── InputTooLong (ValueError)  more tokens than the model can read
     ├── RunFolderError (ValueError)  a run folder belongs to other settings or is damaged
     ├── NothingToMeasure (ValueError)  a mean over no item
@@ -82,6 +83,10 @@ class CheckpointError(PrmkitError, ValueError):
 
 class PolicyError(PrmkitError, RuntimeError):
     """A policy could not answer a request."""
+
+
+class WorkerError(PrmkitError, RuntimeError):
+    """A process that prmkit needs, such as the one that compares answers, cannot be started."""
 
 
 class InputTooLong(PrmkitError, ValueError):

@@ -1,0 +1,32 @@
+"""Is the judge right? Measures, pure; each is for plain numbers and says how many they were."""
+
+from prmkit.evaluation.best_of_n import (
+    VoteSettings,
+    best_of_n,
+    majority_at_n,
+    pass_at_n,
+    weighted_vote_at_n,
+)
+from prmkit.evaluation.bootstrap import Interval, paired_bootstrap
+from prmkit.evaluation.calibration import Bin, Calibration, calibration
+from prmkit.evaluation.first_error import FirstErrorScore, predicted_first_error, processbench_f1
+from prmkit.evaluation.ranking import WithinGroups, roc_auc, within_group_auc
+
+__all__ = [
+    "Bin",
+    "Calibration",
+    "FirstErrorScore",
+    "Interval",
+    "VoteSettings",
+    "WithinGroups",
+    "best_of_n",
+    "calibration",
+    "majority_at_n",
+    "paired_bootstrap",
+    "pass_at_n",
+    "predicted_first_error",
+    "processbench_f1",
+    "roc_auc",
+    "weighted_vote_at_n",
+    "within_group_auc",
+]

@@ -60,8 +60,7 @@ def open_text(path: Path | str) -> TextIO:
     Lines end at ``\n`` alone: U+2028 and its like are ordinary characters inside JSON.
     """
     path = Path(path)
-    raw = path.open("rb")
-    is_gzip = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    binary = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb")) if is_gzip else raw
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline="\n")
+    with path.open("rb") as start:
+        is_gzip = start.read(2) == b"\x1f\x8b"
+    raw = gzip.GzipFile(path, "rb") if is_gzip else path.open("rb")
+    return io.TextIOWrapper(cast(BinaryIO, raw), encoding="utf-8-sig", newline="\n")

@@ -8,10 +8,9 @@ fields, and one definition gives validation, the file format and the JSON Schema
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Finish = Literal["eos", "answer", "length", "aborted", "error", "open"]
 LabelKind = Literal["hard", "soft", "human"]
@@ -28,23 +27,41 @@ class _Frozen(BaseModel):
     )
 
 
-def _refuse_non_finite(value: JsonValue, where: str) -> None:
-    """Raise if a JSON value holds NaN or an infinity, which JSON cannot carry."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} holds {value!r}; JSON carries finite numbers only")
-    if isinstance(value, list):
+def _encodable(text: str) -> str:
+    """Refuse half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} is {text[error.start]!r}, half of a surrogate pair, which "
+            "is no text; decode the source with errors='replace'"
+        ) from None
+    return text
+
+
+def _encodable_json(value: JsonValue) -> JsonValue:
+    """The same for every text inside of a JSON value."""
+    if isinstance(value, str):
+        _encodable(value)
+    elif isinstance(value, list):
         for item in value:
-            _refuse_non_finite(item, where)
+            _encodable_json(item)
     elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_non_finite(item, where)
+        for key, item in value.items():
+            _encodable(key)
+            _encodable_json(item)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Meta = Annotated[dict[str, JsonValue], AfterValidator(_encodable_json)]
 
 
 class Message(_Frozen):
     """One turn of a conversation."""
 
-    role: str
-    content: str
+    role: Text
+    content: Text
 
 
 class Problem(_Frozen):
@@ -59,12 +76,12 @@ class Problem(_Frozen):
         meta: anything else that the source says, as JSON.
     """
 
-    id: str
-    prompt: str | None = None
+    id: Text
+    prompt: Text | None = None
     messages: tuple[Message, ...] | None = None
-    answer: str | None = None
-    images: tuple[str, ...] = ()
-    meta: dict[str, JsonValue] = Field(default_factory=dict)
+    answer: Text | None = None
+    images: tuple[Text, ...] = ()
+    meta: Meta = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
@@ -73,7 +90,6 @@ class Problem(_Frozen):
                 f"problem {self.id!r} needs exactly one of 'prompt' (text) "
                 "and 'messages' (a conversation)"
             )
-        _refuse_non_finite(self.meta, f"meta of problem {self.id!r}")
         return self
 
     @property
@@ -92,8 +108,8 @@ class Step(_Frozen):
         observation: what an environment answered; context only.
     """
 
-    text: str
-    observation: str | None = None
+    text: Text
+    observation: Text | None = None
 
 
 class Trajectory(_Frozen):
@@ -114,11 +130,11 @@ class Trajectory(_Frozen):
     version: Literal[1] = SCHEMA_VERSION
     problem: Problem
     steps: tuple[Step, ...] = ()
-    separator: str = ""
+    separator: Text = ""
     finish: Finish = "open"
-    answer: str | None = None
+    answer: Text | None = None
     correct: bool | None = None
-    generator: str | None = None
+    generator: Text | None = None
 
     @property
     def text(self) -> str:
@@ -163,7 +179,7 @@ class StepLabels(_Frozen):
     kind: LabelKind
     successes: tuple[int | None, ...] | None = None
     trials: tuple[int | None, ...] | None = None
-    source: str | None = None
+    source: Text | None = None
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
@@ -217,7 +233,7 @@ class StepScores(_Frozen):
     type: Literal["scores"] = "scores"
     values: tuple[float, ...]
     semantics: Semantics
-    model: str
+    model: Text
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
@@ -234,8 +250,8 @@ class Unscored(_Frozen):
     """Not scored, and why. Counted beside every mean; never zero, never NaN."""
 
     type: Literal["unscored"] = "unscored"
-    reason: str
-    model: str | None = None
+    reason: Text
+    model: Text | None = None
 
 
 Scored = Annotated[StepScores | Unscored, Field(discriminator="type")]
@@ -248,13 +264,7 @@ class Record(_Frozen):
     trajectory: Trajectory
     labels: StepLabels | None = None
     scores: tuple[Scored, ...] = ()
-    meta: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @field_validator("meta")
-    @classmethod
-    def _finite_meta(cls, meta: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        _refuse_non_finite(meta, "meta of the record")
-        return meta
+    meta: Meta = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_value_per_step(self) -> Self:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prmkit.aggregate import AGGREGATIONS, aggregate, softmin
+from prmkit.aggregate import AGGREGATIONS, aggregate_scores, softmin
 from prmkit.errors import InvalidRecord, NothingToMeasure, UnknownName
 from prmkit.records import StepScores
 
@@ -34,12 +34,12 @@ def scores(*values: float, semantics: str = "correctness") -> StepScores:
 )
 def test_by_hand(how, expected):
     values = (0.9, 0.25, 0.5) if how != "product" else (0.8, 0.25, 0.5)
-    assert aggregate(scores(*values), how) == pytest.approx(expected, abs=1e-12)
+    assert aggregate_scores(scores(*values), how) == pytest.approx(expected, abs=1e-12)
 
 
 @given(PROBABILITIES)
 def test_orders(values):
-    of = {how: aggregate(scores(*values), how) for how in AGGREGATIONS}
+    of = {how: aggregate_scores(scores(*values), how) for how in AGGREGATIONS}
     slack = 1e-9
     assert of["product"] <= of["min"] + slack
     assert of["min"] <= of["softmin"] + slack
@@ -51,7 +51,7 @@ def test_orders(values):
 @given(st.floats(0, 1))
 def test_one_step_is_its_own_aggregate(value):
     for how in AGGREGATIONS:
-        assert aggregate(scores(value), how) == value
+        assert aggregate_scores(scores(value), how) == value
 
 
 def test_softmin_holds_far_from_zero():
@@ -61,16 +61,16 @@ def test_softmin_holds_far_from_zero():
 @pytest.mark.parametrize("semantics", ["advantage", "log_ratio"])
 def test_product_of_numbers_that_may_be_negative_is_refused(semantics):
     with pytest.raises(InvalidRecord, match="use sum, mean, min or last"):
-        aggregate(scores(-1.0, -2.0, semantics=semantics), "product")
+        aggregate_scores(scores(-1.0, -2.0, semantics=semantics), "product")
 
 
 def test_product_of_values_outside_is_refused():
     with pytest.raises(InvalidRecord, match="one is -0.5"):
-        aggregate(scores(0.5, -0.5, semantics="value"), "product")
+        aggregate_scores(scores(0.5, -0.5, semantics="value"), "product")
 
 
 def test_no_step_and_no_such_way():
     with pytest.raises(NothingToMeasure, match="no step"):
-        aggregate(scores(), "min")
+        aggregate_scores(scores(), "min")
     with pytest.raises(UnknownName, match="Did you mean 'product'"):
-        aggregate(scores(0.5), "prod")
+        aggregate_scores(scores(0.5), "prod")

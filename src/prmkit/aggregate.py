@@ -43,7 +43,7 @@ AGGREGATIONS: dict[Aggregation, Callable[[Sequence[float]], float]] = {
 """Every way, by name."""
 
 
-def aggregate(scores: StepScores, how: Aggregation) -> float:
+def aggregate_scores(scores: StepScores, how: Aggregation) -> float:
     """One number for a solution, higher is better.
 
     Args:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,34 @@ def _torch() -> Any:
     except ImportError:
         raise MissingDependency("transformers", "hf", "running a model") from None
     return torch
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
+
+
+def find_checkpoint(name: Path | str) -> Path:
+    """The folder of a model: `name` itself, or the local copy of a model of the Hugging Face hub.
+
+    Raises:
+        CheckpointError: if there is no such folder and the hub does not give it.
+    """
+    path = Path(name)
+    if path.is_dir() or not _HUB_ID.fullmatch(str(name)):
+        return check_folder(path)
+    _torch()
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet_transformers():
+            folder = snapshot_download(str(name), allow_patterns=list(_HUB_FILES))
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"there is no folder {str(name)!r}, and the Hugging Face hub did not give a model of "
+            f"that id: {first}"
+        ) from None
+    return check_folder(folder)
 
 
 def check_folder(path: Path | str) -> Path:

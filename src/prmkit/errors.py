@@ -8,6 +8,7 @@
     ├── UnknownName (KeyError)  no such format, splitter, family, …; names the near matches
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── ScoringError (RuntimeError)  a scorer could not score what had to be scored
     ├── WorkerError (RuntimeError)  a helper process cannot be started
     ├── InputTooLong (ValueError)  more tokens than the model can read
     ├── RunFolderError (ValueError)  a run folder belongs to other settings or is damaged
@@ -83,6 +84,10 @@ class CheckpointError(PrmkitError, ValueError):
 
 class PolicyError(PrmkitError, RuntimeError):
     """A policy could not answer a request."""
+
+
+class ScoringError(PrmkitError, RuntimeError):
+    """A scorer could not score a trajectory where a score was asked for, not a reason."""
 
 
 class WorkerError(PrmkitError, RuntimeError):

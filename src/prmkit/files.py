@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 
 @contextlib.contextmanager
@@ -52,6 +53,13 @@ def atomic_text(path: Path | str) -> Iterator[TextIO]:
         text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
         stack.callback(text.detach)
         yield text
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a JSON file for people and programs, whole or not at all."""
+    with atomic_text(path) as out:
+        json.dump(value, out, indent=1, ensure_ascii=False, allow_nan=False)
+        out.write("\n")
 
 
 def open_text(path: Path | str) -> TextIO:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prmkit.errors import RunFolderError
+from prmkit.files import write_json
 
 
 class Ledger:
@@ -89,6 +90,41 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+CONFIG_FILE = "config.json"
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a run into its folder, or see that they are those of the run there.
+
+    Raises:
+        RunFolderError: if the folder holds a run with other settings, or something else.
+    """
+    described = json.loads(json.dumps(settings, default=str))
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunFolderError(
+                f"{folder} is there and is no run of prmkit (it has no {CONFIG_FILE}). "
+                "Give another folder with --out"
+            )
+        write_json(file, described)
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{file} is no JSON ({error}); give another folder") from None
+    if there != described:
+        changed = [
+            f"{key}: {there.get(key)!r} there, {described.get(key)!r} now"
+            for key in sorted({*there, *described})
+            if there.get(key) != described.get(key)
+        ]
+        raise RunFolderError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same "
+            "settings to go on with it, or give another folder with --out"
+        )
 
 
 def seed_for(seed: int, *parts: str) -> int:

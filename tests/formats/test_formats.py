@@ -408,9 +408,7 @@ def test_a_list_with_strange_spacing(tmp_path):
 def test_a_bad_row_leaves_no_output_and_the_old_one(tmp_path):
     source = put(tmp_path / "a.jsonl", [ROWS["processbench"], {**ROWS["processbench"], "label": 9}])
     target = tmp_path / "b.jsonl"
-    settings = ConvertSettings(
-        source=source, target=target, from_format="processbench", to="stepwise"
-    )
+    settings = ConvertSettings(source=source, target=target, from_="processbench", to="stepwise")
     with pytest.raises(FormatError, match=r"a\.jsonl:2"):
         convert(settings)
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
@@ -426,7 +424,7 @@ def test_skip_bad_counts_and_lists(tmp_path):
         ConvertSettings(
             source=source,
             target=tmp_path / "b.jsonl",
-            from_format="processbench",
+            from_="processbench",
             to="stepwise",
             skip_bad=True,
         ),

@@ -10,18 +10,23 @@ from prmkit.evaluation.best_of_n import (
 from prmkit.evaluation.bootstrap import Interval, paired_bootstrap
 from prmkit.evaluation.calibration import Bin, Calibration, calibration
 from prmkit.evaluation.first_error import FirstErrorScore, predicted_first_error, processbench_f1
+from prmkit.evaluation.pools import Curves, Measured, PoolSettings, measure_pools
 from prmkit.evaluation.ranking import WithinGroups, roc_auc, within_group_auc
 
 __all__ = [
     "Bin",
     "Calibration",
+    "Curves",
     "FirstErrorScore",
     "Interval",
+    "Measured",
+    "PoolSettings",
     "VoteSettings",
     "WithinGroups",
     "best_of_n",
     "calibration",
     "majority_at_n",
+    "measure_pools",
     "paired_bootstrap",
     "pass_at_n",
     "predicted_first_error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -225,7 +225,7 @@ def _write(
     return count
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ConvertSettings:
     """A file of one format to a file of another.
 
@@ -233,7 +233,7 @@ class ConvertSettings:
         source: the file to read: JSON lines, a JSON list or Parquet, gzipped or not.
         target: the file to write; its name ends in .jsonl, .json or .parquet (.gz may follow
             the first two).
-        from_format: format of the source; by default what its first rows say.
+        from_: format of the source; by default what its first rows say.
         to: format of the target.
         neutral: what a human rating of 0 becomes, where ratings become right or wrong.
         after_error: what becomes of labels after the first wrong step.
@@ -246,7 +246,8 @@ class ConvertSettings:
 
     source: Path
     target: Path
-    from_format: str | None = None
+    _: KW_ONLY
+    from_: str | None = None
     to: str = "prmkit"
     neutral: Neutral | None = None
     after_error: AfterError = "keep"
@@ -284,7 +285,7 @@ def convert(
         LabelPolicyNeeded: if labels need a choice that is not made.
     """
     target = named(settings.to)
-    source = named(settings.from_format) if settings.from_format else recognise(settings.source)
+    source = named(settings.from_) if settings.from_ else recognise(settings.source)
     skipped: list[Skipped] = []
     on_bad = skipped.append if settings.skip_bad else None
     policy = LabelPolicy(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from prmkit.answers import extract_answer, same_answer
 from prmkit.ledger import Ledger, seed_for
 from prmkit.policies.base import FINISH_OF, Completion, Policy, SamplingSettings
 from prmkit.records import Problem, Step, Trajectory
@@ -26,6 +27,22 @@ class Outcome(NamedTuple):
 
 Judge = Callable[[Problem, str], Outcome]
 """From a problem and a whole solution text to its outcome."""
+
+
+def judge_by_answer(problem: Problem, text: str) -> Outcome:
+    """Judge a solution by its final answer, compared with the reference.
+
+    A solution that states no answer is wrong. Where there is no reference, or the two cannot be
+    compared in time, it is not known whether it is right.
+    """
+    answer = extract_answer(text, last_number=True)
+    if problem.answer is None:
+        return Outcome(answer, None)
+    if answer is None:
+        return Outcome(None, False)
+    verdict = same_answer(problem.answer, answer)
+    return Outcome(answer, {"equal": True, "different": False}.get(verdict))
+
 
 _STORED = TypeAdapter(tuple[Trajectory, ...])
 

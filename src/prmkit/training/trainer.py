@@ -16,7 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prmkit.checkpoints import load_tokenizer, save_model, start_token_classifier
+from prmkit.checkpoints import (
+    load_tokenizer,
+    quiet_transformers,
+    save_model,
+    start_token_classifier,
+)
 from prmkit.errors import (
     MissingDependency,
     NothingToMeasure,
@@ -127,7 +132,8 @@ def train(
     folder = settings.out.with_name(settings.out.name + ".checkpoints")
     _claim(folder, settings, examples)
     trainer = _make_trainer(model, examples, settings, folder, on_progress)
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    with quiet_transformers():
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     note = {"family": settings.family, "trained_from": settings.model.name}
     save_model(settings.out, model, tokenizer, note)
     losses = [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]

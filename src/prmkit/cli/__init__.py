@@ -1,0 +1,52 @@
+"""The command ``prm``. Each command is a file here; its options are those of its settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, Parameter
+
+from prmkit import __version__
+from prmkit.cli.console import failed, interrupted
+from prmkit.errors import PrmkitError
+
+app = App(
+    name="prm",
+    version=__version__,
+    help="Process reward models: label steps, train, score, evaluate.",
+    help_epilogue=(
+        "Exit codes: 0 done; 1 an error, told on standard error; 2 wrong usage; 3 done, but some "
+        "rows were skipped or solutions not scored; 130 interrupted. An interrupted command goes "
+        "on where it was when it is given again."
+    ),
+    default_parameter=Parameter(negative=""),
+)
+for _name, _help in {
+    "quickstart": "The whole road in the embedded world: sample, label, train, score, report.",
+    "score": "Score the steps of solutions, and mark the first suspected error.",
+    "sample": "Sample solutions of problems from a language model.",
+    "label": "Label the steps of solutions by Monte Carlo rollouts.",
+    "train": "Train a discriminative PRM on labelled steps.",
+    "convert": "Convert a file of labelled steps from one format to another.",
+    "doctor": "Tell what is installed, which devices there are, and what is missing.",
+}.items():
+    app.command(f"prmkit.cli.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in tokens
+    try:
+        command, bound, _ = app.parse_args(tokens)
+        code = command(*bound.args, **bound.kwargs)
+    except PrmkitError as error:
+        code = failed(error, as_json)
+    except KeyboardInterrupt:
+        code = interrupted(as_json)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; nothing more can be told to it.
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

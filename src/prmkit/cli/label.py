@@ -1,0 +1,123 @@
+"""``prm label``."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
+from prmkit.cli.models import judge, model_folder
+from prmkit.errors import NothingToMeasure
+from prmkit.files import atomic_text, write_json
+from prmkit.formats.files import read_records
+from prmkit.ledger import Ledger, claim_folder
+from prmkit.policies.base import SamplingSettings
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How steps are labelled.
+
+    Attributes:
+        file: solutions of problems with reference answers, in any format that prm convert reads.
+        out: the run folder: config.json, records.jsonl, metrics.json.
+        model: the completer: folder of a causal language model, its id, or embedded/policy.
+        rollouts: completions from each prefix.
+        kind: hard (1 if any completion is right) or soft (the share that is).
+        temperature: divides the logits.
+        top_p: keep the smallest set of likeliest tokens with at least this probability.
+        max_new_tokens: of one completion.
+        stop: a text that ends a completion; give it once per text.
+        limit: solutions at most; 0 for all.
+        in_flight: solutions that share batches.
+        from_: format of the file; by default what its first rows say.
+        seed: of everything that is drawn.
+        device: cpu or cuda; by default a GPU where there is one.
+    """
+
+    file: Path
+    _: KW_ONLY
+    out: Path = Path("runs/label")
+    model: str = "embedded/policy"
+    rollouts: int = 8
+    kind: Literal["hard", "soft"] = "hard"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    limit: int = 0
+    in_flight: int = 16
+    from_: str | None = None
+    seed: int = 0
+    device: str | None = None
+
+
+def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool = False) -> int:
+    """Label the steps of solutions by Monte Carlo rollouts.
+
+    A label estimates how often this completer still gets the answer from there; that is not the
+    same as whether the step is right. Interrupted, it goes on where it was when given again.
+
+    Args:
+        json: print the metrics as JSON.
+    """
+    from prmkit.labelling import label as run
+    from prmkit.labelling import monte_carlo
+    from prmkit.policies.hf import HFPolicy
+
+    records = read_records(settings.file, settings.from_)
+    trajectories = [r.trajectory for r in islice(records, settings.limit or None)]
+    if not trajectories:
+        raise NothingToMeasure(f"{settings.file} holds no solution")
+    claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
+    policy = HFPolicy(model_folder(settings.model), device=settings.device)
+    done = rollouts = steps = unlabelled = 0
+    with (
+        Ledger(settings.out / "ledger.sqlite", {"policy": policy.name}) as ledger,
+        bars(quiet=json) as progress,
+    ):
+
+        def told(more: int, drawn: int) -> None:
+            nonlocal done, rollouts
+            done, rollouts = done + more, rollouts + drawn
+            progress("label", done, len(trajectories))
+
+        labelled = run(
+            trajectories,
+            lambda t: monte_carlo(t, n_rollouts=settings.rollouts, kind=settings.kind),
+            policy,
+            judge(),
+            settings=SamplingSettings(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_new_tokens=settings.max_new_tokens,
+                stop=settings.stop,
+            ),
+            seed=settings.seed,
+            in_flight=settings.in_flight,
+            ledger=ledger,
+            on_progress=told,
+        )
+        with atomic_text(settings.out / "records.jsonl") as file:
+            for record in labelled:
+                values = record.labels.values if record.labels else ()
+                steps += len(values)
+                unlabelled += sum(v is None for v in values)
+                file.write(record.model_dump_json() + "\n")
+    metrics = {
+        "solutions": len(trajectories),
+        "steps": steps,
+        "unlabelled_steps": unlabelled,
+        "rollouts_this_time": rollouts,
+    }
+    write_json(settings.out / "metrics.json", metrics)
+    if json:
+        print_json({**metrics, "out": str(settings.out)})
+    else:
+        out().print(figures("prm label", list(metrics.items())))
+        say(f"records: {settings.out / 'records.jsonl'}")
+    return INCOMPLETE if unlabelled else DONE

@@ -1,0 +1,149 @@
+"""``prm sample``."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from prmkit.cli.console import DONE, bars, figures, out, print_json, say
+from prmkit.cli.models import distinct_problems, judge, model_folder
+from prmkit.embedded.world import Split, problems
+from prmkit.errors import NothingToMeasure
+from prmkit.evaluation.best_of_n import majority_at_n, pass_at_n
+from prmkit.files import atomic_text, write_json
+from prmkit.formats.files import read_records
+from prmkit.ledger import Ledger, claim_folder
+from prmkit.policies.base import SamplingSettings
+from prmkit.records import Problem, Record, Trajectory
+from prmkit.splitting import splitter
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How solutions are sampled.
+
+    Attributes:
+        file: problems, in any format that prm convert reads; by default the embedded world's.
+        out: the run folder: config.json, records.jsonl, metrics.json.
+        model: folder of a causal language model, its id on the hub, or embedded/policy.
+        world: split of the embedded world, where no file is given: train, test or ood.
+        limit: problems at most.
+        samples: solutions of each problem.
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: keep the smallest set of likeliest tokens with at least this probability.
+        max_new_tokens: of one solution.
+        stop: a text that ends a solution; give it once per text.
+        split: how text becomes steps (blank_line, line, number, sentence, thought, marker:TEXT).
+        from_: format of the file; by default what its first rows say.
+        seed: of everything that is drawn.
+        device: cpu or cuda; by default a GPU where there is one.
+    """
+
+    file: Path | None = None
+    _: KW_ONLY
+    out: Path = Path("runs/sample")
+    model: str = "embedded/policy"
+    world: Split = "test"
+    limit: int = 100
+    samples: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    split: str = "line"
+    from_: str | None = None
+    seed: int = 0
+    device: str | None = None
+
+
+def sample(
+    settings: Annotated[SampleSettings | None, Parameter(name="*")] = None, *, json: bool = False
+) -> int:
+    """Sample solutions of problems from a language model, and judge their answers.
+
+    Interrupted, it goes on where it was when it is given again.
+
+    Args:
+        json: print the metrics as JSON.
+    """
+    from prmkit.policies.hf import HFPolicy
+    from prmkit.policies.sampling import sample as run
+
+    settings = settings or SampleSettings()
+    items = _problems(settings)
+    claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
+    policy = HFPolicy(model_folder(settings.model), device=settings.device)
+    done = 0
+    groups: list[tuple[Trajectory, ...]] = []
+    with (
+        Ledger(settings.out / "ledger.sqlite", {"policy": policy.name}) as ledger,
+        bars(quiet=json) as progress,
+    ):
+
+        def told(more: int) -> None:
+            nonlocal done
+            done += more
+            progress("sample", done, len(items))
+
+        drawn = run(
+            policy,
+            items,
+            settings.samples,
+            splitter(settings.split),
+            judge(),
+            settings=SamplingSettings(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_new_tokens=settings.max_new_tokens,
+                stop=settings.stop,
+            ),
+            seed=settings.seed,
+            ledger=ledger,
+            on_progress=told,
+        )
+        with atomic_text(settings.out / "records.jsonl") as file:
+            for group in drawn:
+                groups.append(group)
+                file.writelines(Record(trajectory=t).model_dump_json() + "\n" for t in group)
+    metrics = _metrics(groups, settings.samples)
+    write_json(settings.out / "metrics.json", metrics)
+    if json:
+        print_json({**metrics, "out": str(settings.out)})
+    else:
+        out().print(figures("prm sample", list(metrics.items())))
+        say(f"records: {settings.out / 'records.jsonl'}")
+    return DONE
+
+
+def _problems(settings: SampleSettings) -> list[Problem]:
+    if settings.file is None:
+        return list(problems(settings.world, settings.limit))
+    records = read_records(settings.file, settings.from_)
+    found = list(islice(distinct_problems(records, settings.file), settings.limit))
+    if not found:
+        raise NothingToMeasure(f"{settings.file} holds no problem")
+    return found
+
+
+def _metrics(groups: list[tuple[Trajectory, ...]], n: int) -> dict[str, Any]:
+    """Shares of problems; those with a solution that could not be judged are counted apart."""
+    from prmkit.answers import Checker
+
+    judged = [g for g in groups if all(t.correct is not None for t in g)]
+    metrics: dict[str, Any] = {"problems": len(groups), "not_judged": len(groups) - len(judged)}
+    if not judged:
+        return metrics
+    with Checker() as checker:
+        votes = [
+            majority_at_n(checker.group([t.answer for t in g]), [bool(t.correct) for t in g], n)
+            for g in judged
+        ]
+    for k in sorted({1, n}):
+        shares = [pass_at_n([bool(t.correct) for t in g], k) for g in judged]
+        metrics[f"pass@{k}"] = round(sum(shares) / len(shares), 4)
+    metrics[f"majority@{n}"] = round(sum(votes) / len(votes), 4)
+    return metrics

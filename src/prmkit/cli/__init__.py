@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, Parameter
 
 from prmkit import __version__
-from prmkit.cli.console import failed, interrupted
+from prmkit.cli.console import STANDARD_INPUT, failed, interrupted
 from prmkit.errors import PrmkitError
 
 app = App(
@@ -36,7 +36,9 @@ for _name, _help in {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # To the parser a lone "-" is an option.
+    tokens = [STANDARD_INPUT if token == "-" else token for token in given]
     as_json = "--json" in tokens
     try:
         command, bound, _ = app.parse_args(tokens)

@@ -17,6 +17,9 @@ from prmkit.errors import PrmkitError
 from prmkit.formats.files import Skipped
 from prmkit.records import Record, Semantics, StepScores, Unscored
 
+STANDARD_INPUT = "/dev/stdin"
+"""What ``-`` at the command line stands for."""
+
 DONE, FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 3, 130
 
 # Control characters of untrusted text could move the cursor or recolour the screen.

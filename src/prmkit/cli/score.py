@@ -117,7 +117,7 @@ def _records(settings: ScoreSettings, skipped: list[Skipped]) -> Iterator[Record
         if not settings.step:
             raise InvalidRecord("--problem needs the steps of its solution: --step TEXT, repeated")
         yield _typed(settings.problem, settings.step)
-    elif str(settings.file) == "-":
+    elif str(settings.file) == console.STANDARD_INPUT:
         yield from _standard_input(settings, on_bad)
     else:
         assert settings.file is not None

@@ -125,7 +125,7 @@ def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
         ("pass@1", curves.oracle[0], "the first answer is right"),
         (f"majority@{n}", curves.majority[-1], "the most frequent answer is right"),
         (f"best of {n}", curves.best[-1], "the best scored answer is right"),
-        (f"weighted vote {n}", curves.weighted[-1], "the vote weighted by scores is right"),
+        ("vote by score", curves.weighted[-1], f"the vote of {n} weighted by scores is right"),
         (f"pass@{n}", curves.oracle[-1], "any answer is right"),
     ]
     if measured.first_error:
@@ -135,7 +135,7 @@ def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
     if measured.within_problem:
         tiles.append(
             (
-                "AUC within problems",
+                "AUC in a problem",
                 measured.within_problem.auc,
                 "a right solution is above a wrong one of the same problem",
             )

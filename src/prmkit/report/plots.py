@@ -50,7 +50,7 @@ def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
         lines: with one value per number.
         label: what the picture shows, for those who cannot see it.
     """
-    frame = _Frame(640, 340, 52, 130, 16, 46)
+    frame = _Frame(640, 340, 52, 146, 16, 46)
     values = [value for line in lines for value in line.values]
     low, high = _around(min(values), max(values))
     span = math.log2(numbers[-1]) - math.log2(numbers[0]) or 1.0
@@ -173,7 +173,9 @@ def _grid(frame: _Frame, low: float, high: float) -> Markup:
                 frame.x(0), y, frame.x(1), y
             )
         )
-        parts.append(_text(frame.left - 8, y + 4, f"{value:.2f}".rstrip("0"), "tick end"))
+        parts.append(
+            _text(frame.left - 8, y + 4, f"{value:.2f}".rstrip("0").rstrip("."), "tick end")
+        )
     return Markup("").join(parts)
 
 

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
 
 from prmkit.embedded.judge import judge
+from prmkit.embedded.phrases import NAMES
 from prmkit.embedded.solutions import NO_MISTAKES, write_solution
-from prmkit.embedded.world import World, compute, make_problem, problems
+from prmkit.embedded.world import World, compute, make_problem, problems, sentence_meanings
 from prmkit.errors import UnknownName
 from prmkit.records import Problem
-
-
-def hand_made() -> Problem:
-    """Mia has 12 apples, gets 5, and Ben (a distractor: 9 years old) has twice as many."""
-    return Problem(
-        id="hand",
-        prompt="Mia has 12 apples. Mia gets 5 apples from Ruth. Ben is 9 years old. "
-        "Ben has 2 times as many apples as Mia. How many apples does Ben have now?",
-        answer="34",
-        meta={
-            "world": {
-                "relations": [
-                    [["given", 12], "+", ["given", 5], 17, "Mia", "total", False],
-                    [["relation", 0], "*", ["given", 2], 34, "Ben", "total", False],
-                ],
-                "distractors": [9],
-                "items": "apples",
-            }
-        },
-    )
+from worlds import hand_made
 
 
 @pytest.mark.parametrize(
@@ -83,6 +66,17 @@ def test_stories_are_solvable_and_their_solutions_right(split):
         found = judge(problem, write_solution(problem, random.Random(problem.id)))
         assert found.first_error is None
         assert found.correct
+
+
+@pytest.mark.parametrize("split", ["train", "test", "ood"])
+def test_every_name_is_known_or_new(split):
+    """Of two names in a sentence the one is new: else nobody could tell who acts on whom."""
+    for problem in problems(split, 300):
+        known: set[str] = set()
+        for sentence, _ in sentence_meanings(problem)[:-1]:
+            names = [name for name in NAMES if re.search(rf"\b{name}\b", sentence)]
+            assert len([name for name in names if name in known]) <= 1, problem.text
+            known |= set(names)
 
 
 def test_splits_have_the_lengths_they_promise():

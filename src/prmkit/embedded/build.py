@@ -12,7 +12,6 @@ Each stage is written whole when it is done, and found again when the build is r
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import asdict, dataclass
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prmkit.checkpoints import NOTE_FILE, save_model, start_token_classifier
-from prmkit.embedded.fitting import Fit, batches, fit, language_row, verdict_row
+from prmkit.embedded.fitting import Fit, Weights, fit
+from prmkit.embedded.lessons import batches, language_row, verdict_row
 from prmkit.embedded.solutions import NO_MISTAKES, MistakeRates
 from prmkit.embedded.vocabulary import build_tokenizer
-from prmkit.files import atomic_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -136,7 +135,7 @@ def build_prm(
         n_steps=settings.prm_steps,
         learning_rate=settings.prm_rate,
         decay_from=0.4,
-        language_weight=settings.prm_language_weight,
+        weights=Weights(next_token=settings.prm_language_weight),
         on_progress=partial(_progress, "prm"),
     )
     return model, done
@@ -164,12 +163,10 @@ def build(folder: Path, settings: BuildSettings) -> None:
             "mistakes": asdict(MistakeRates()),
             "seconds": round(done.seconds),
             "tokens": done.n_tokens,
-            "last_loss": round(done.losses[-1][1], 4),
+            "losses": [[step, round(loss, 4)] for step, loss in done.losses],
         }
         # Half the size on disk; they are read back as float32.
         save_model(folder / name, model.to(torch.float16), tokenizer, note)
-        with atomic_text(folder / f"{name}.losses.json") as out:
-            json.dump(done.losses, out)
 
 
 def main() -> None:

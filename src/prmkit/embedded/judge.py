@@ -47,15 +47,16 @@ class _BadExpression(Exception):
     """An expression that cannot be read or computed."""
 
 
-class _Judge:
-    """Goes through a solution; remembers which relations it has found."""
+class Referee:
+    """Goes through a solution step by step; remembers which relations it has found."""
 
-    def __init__(self, world: World, told: set[int]):
-        self.world = world
-        self.told = told
+    def __init__(self, problem: Problem):
+        self.world = World.of(problem)
+        self.told = {int(n) for n in _NUMBER.findall(problem.text)}
         self.found: set[int] = set()
 
     def step(self, text: str) -> Verdict:
+        """The verdict on the next step."""
         text = text.translate(_OPERATORS)
         verdict: Verdict = "right"
         for calculation in _CALCULATION.finditer(text):
@@ -103,6 +104,26 @@ class _Judge:
                 near = "operation"
         return near
 
+    def n_fitting(self, a: int, op: Operation, b: int) -> int:
+        """How many of `a`, `op` and `b`, read in this order, still fit a relation that may come.
+
+        0 where already `a` is a wrong number; 3 where only the result can be wrong.
+        """
+        may_come: list[tuple[int | Operation, ...]] = []
+        for relation in filter(self._ready, self.world.relations):
+            x, y = self.world.operands(relation)
+            may_come.append((x, relation.op, y))
+            if relation.op in "+*":
+                may_come.append((y, relation.op, x))
+            if relation.op == "*" and 2 in (x, y):
+                doubled = x + y - 2
+                may_come.append((doubled, "+", doubled))
+        for n, part in enumerate((a, op, b)):
+            may_come = [parts for parts in may_come if parts[n] == part]
+            if not may_come:
+                return n
+        return 3
+
     def _ready(self, relation: Relation) -> bool:
         return all(
             kind == "given" or index in self.found for kind, index in (relation.a, relation.b)
@@ -119,7 +140,7 @@ def _same(a: int, op: Operation, b: int, x: int, needed: Operation, y: int) -> b
 class _Expression:
     """Recursive descent over ``+ - * / ( )``; every calculation in it is put to the judge."""
 
-    def __init__(self, tokens: list[str], judge: _Judge, verdicts: list[Verdict]):
+    def __init__(self, tokens: list[str], judge: Referee, verdicts: list[Verdict]):
         self.tokens, self.judge, self.verdicts = tokens, judge, verdicts
         self.at = 0
 
@@ -179,9 +200,7 @@ def judge(problem: Problem, steps: Sequence[str]) -> Judgement:
     Raises:
         UnknownName: if the problem is not of this world.
     """
-    world = World.of(problem)
-    told = {int(n) for n in _NUMBER.findall(problem.text)}
-    referee = _Judge(world, told)
+    referee = Referee(problem)
     verdicts = tuple(referee.step(step) for step in steps)
     first = next((i for i, verdict in enumerate(verdicts) if verdict != "right"), None)
     stated = _ANSWER.findall("\n".join(steps).translate(_OPERATORS))

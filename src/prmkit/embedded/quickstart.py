@@ -33,7 +33,7 @@ from prmkit.training.trainer import TrainSettings, train
 Say = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and of how much."""
 
-SAMPLING = SamplingSettings(max_new_tokens=200)
+SAMPLING = SamplingSettings(temperature=0.8, max_new_tokens=200)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ that happens to equal the right one is the right one.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -106,25 +107,18 @@ class _Story:
 
     def __init__(self, rng: random.Random, unseen: bool):
         self.rng, self.unseen = rng, unseen
-        self.people = rng.sample(phrases.NAMES, 8)
+        # In the order in which the story brings them in. A name is new, or it is known: so a
+        # reader can tell who acts on whom.
+        self.people = iter(rng.sample(phrases.NAMES, len(phrases.NAMES)))
         self.items = rng.choice(phrases.ITEMS)
-        self.person = self.people[0]
+        self.first = self.person = next(self.people)
         self.sentences: list[str] = []
         self.relations: list[Relation] = []
         self.used: set[int] = set()
-        self.met = {self.person}
         self.total: tuple[str, int] = ("given", 0)
         self.value = 0
         self.before: tuple[str, tuple[str, int], int] | None = None
         self.distractors: list[int] = []
-
-    def other(self) -> str:
-        """Somebody else, of the first few."""
-        return self.rng.choice([name for name in self.people[:4] if name != self.person])
-
-    def stranger(self) -> str | None:
-        """Somebody whose quantity the story has not told, so that telling it cannot clash."""
-        return next((name for name in self.people if name not in self.met), None)
 
     def number(self, low: int, high: int) -> int | None:
         """A fresh number, so that numbers tell quantities apart; None where there is none."""
@@ -175,7 +169,7 @@ def _add_or_take(story: _Story) -> bool:
         (False, False): phrases.LOSS,
         (False, True): phrases.TEMPTING_LOSS,
     }[gain, tempting]
-    story.tell(wording, p=story.person, q=story.other(), n=n)
+    story.tell(wording, p=story.person, q=next(story.people), n=n)
     story.change("+" if gain else "-", n, tempting)
     return True
 
@@ -238,13 +232,10 @@ def _compare(story: _Story) -> bool:
         ("*", False): phrases.TIMES_AS_MANY,
         ("/", True): phrases.TEMPTING_SHARE,
     }[op, tempting]
-    other = story.stranger()
-    if other is None:
-        return False
+    other = next(story.people)
     story.tell(wording, p=story.person, q=other, n=n, k=n)
     story.before = (story.person, story.total, story.value)
     story.person = other
-    story.met.add(other)
     story.change(op, n, tempting)
     return True
 
@@ -273,8 +264,8 @@ def _distract(story: _Story) -> None:
         known, unseen = phrases.DISTRACTOR
         sentences = known + unseen if story.unseen else known
         sentence = story.rng.choice(sentences).format(
-            p=story.people[0],
-            q=story.rng.choice(story.people[1:4]),
+            p=story.first,
+            q=next(story.people),
             n=n,
             other=story.rng.choice(phrases.OTHER_ITEMS),
         )
@@ -341,6 +332,33 @@ def make_problem(split: Split, index: int, seed: int = 0) -> Problem:
         answer=str(story.relations[-1].value),
         meta=meta,
     )
+
+
+MEANINGS = ("nothing", "+", "-", "*", "/", "+ groups", "- groups")
+"""What a sentence of a story may do to the quantity that is asked for."""
+_SENTENCE = re.compile(r" ?[^.?]*[.?]")
+_NUMBER = re.compile(r"\d+")
+
+
+def sentence_meanings(problem: Problem) -> list[tuple[str, int | None]]:
+    """The sentences of a story, which join back to it, with the index of `MEANINGS` of each.
+
+    A sentence without a number, such as the question, has None.
+    """
+    world = World.of(problem)
+    by_number: dict[int, int] = {}
+    for index, relation in enumerate(world.relations):
+        if relation.role == "groups":
+            meaning = MEANINGS.index(f"{world.relations[index + 1].op} groups")
+            by_number |= dict.fromkeys(world.operands(relation), meaning)
+        elif relation.b[0] == "given":
+            by_number[relation.b[1]] = MEANINGS.index(relation.op)
+    found: list[tuple[str, int | None]] = []
+    for sentence in _SENTENCE.findall(problem.text):
+        numbers = [int(n) for n in _NUMBER.findall(sentence)]
+        meanings = [by_number[n] for n in numbers if n in by_number]
+        found.append((sentence, (meanings or [0])[0] if numbers else None))
+    return found
 
 
 def problems(split: Split, n: int, start: int = 0, seed: int = 0) -> Iterator[Problem]:

@@ -39,11 +39,15 @@ format: $(READY)
 bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/results
 	$(BIN)/python benchmarks/embedded_world.py
 
-docs: $(READY)          ## pages that are generated from the code
+docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py
+	$(BIN)/python scripts/write_model_card.py
+	$(BIN)/python scripts/fences.py fill docs/journey.md
 
-weights: $(READY)       ## make the shipped checkpoints again (about an hour)
+weights: $(READY)       ## make the shipped checkpoints again, and measure them (about an hour)
+	rm -rf src/prmkit/embedded/weights
 	$(BIN)/python -m prmkit.embedded.build
+	$(MAKE) bench docs
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -12,7 +12,7 @@ import torch
 from prmkit.embedded import lessons
 from prmkit.embedded.fitting import Weights, loss_of
 from prmkit.embedded.judge import Referee, judge
-from prmkit.embedded.lessons import Batch, calculation_pieces, language_row, verdict_row
+from prmkit.embedded.lessons import KNOWN, NEW, Batch, calculation_pieces, language_row, verdict_row
 from prmkit.embedded.solutions import MistakeRates, write_solution
 from prmkit.embedded.vocabulary import build_tokenizer
 from prmkit.embedded.world import MEANINGS, World, make_problem, problems, sentence_meanings
@@ -145,10 +145,16 @@ def test_meanings_by_hand(tokenizer, monkeypatch):
     ]  # fmt: skip
     monkeypatch.setattr(lessons, "make_problem", lambda split, index: problem)
     row = language_row(0, random.Random(0), tokenizer, MistakeRates())
-    places = [i for i, told in enumerate(row.meaning) if told >= 0]
-    assert [row.meaning[i] for i in places] == [0, 1, 0, 3]
-    ends = [tokenizer.decode(row.ids[1 : i + 1]) for i in places]
-    assert ends[1] == "Mia has 12 apples. Mia gets 5 apples from Ruth."
+    told = [
+        (tokenizer.decode([token]).strip(), meaning)
+        for token, meaning in zip(row.ids, row.meaning, strict=True)
+        if meaning >= 0
+    ]
+    # Mia has 12. Mia gets 5 from Ruth. Ben is 9 years old. Ben has 2 times as many as Mia.
+    assert told == [
+        ("Mia", NEW), (".", 0), ("Mia", KNOWN), ("Ruth", NEW), (".", 1), ("Ben", NEW), (".", 0),
+        ("Ben", KNOWN), ("Mia", KNOWN), (".", 3), ("Ben", KNOWN),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("split", ["train", "ood"])

@@ -55,7 +55,7 @@ class BuildSettings:
     hidden: int = 128
     layers: int = 5
     batch_tokens: int = 4096
-    base_steps: int = 2600
+    base_steps: int = 1600
     policy_steps: int = 250
     prm_steps: int = 4200
     base_rate: float = 0.02

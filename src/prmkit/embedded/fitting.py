@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prmkit.embedded.lessons import Batch
-from prmkit.embedded.world import MEANINGS
+from prmkit.embedded.lessons import N_MEANINGS, Batch
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +26,10 @@ class Fit(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How much each part of a lesson counts: the next tokens, the sentences, the verdicts."""
+    """How much each part of a lesson counts: the next tokens, the reading, the verdicts."""
 
     next_token: float = 1.0
-    meaning: float = 0.5
+    meaning: float = 1.0
     verdict: float = 1.0
 
 
@@ -42,7 +41,7 @@ def loss_of(
     Args:
         body: ids to [N, T, H] hidden states.
         embeddings: [V, H] the tied output matrix.
-        reader: hidden states to the logits of a sentence's meanings.
+        reader: hidden states to the logits of the meanings.
         head: hidden states to two logits, or None where no verdict is learnt.
         batch: what to learn.
         weights: of the parts.
@@ -95,8 +94,8 @@ def fit(
 
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in n)]
-    # Reads the meaning of sentences; it is needed for learning alone.
-    reader = torch.nn.Linear(model.config.hidden_size, len(MEANINGS))
+    # Tells the meanings; it is needed for learning alone.
+    reader = torch.nn.Linear(model.config.hidden_size, N_MEANINGS)
     optimisers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(inner, lr=learning_rate, weight_decay=0.01, momentum=0.95),
         torch.optim.AdamW(

@@ -1,9 +1,9 @@
 """What the embedded models learn from: solutions, token by token, with what is to be told of each.
 
-Three things are told. The next token, as any language model learns it. At the end of each sentence
-of a story, what it does to the quantity asked for: the same words mean a gain or a loss by who
-acts, and a small model takes long to find out from the answers alone. And for the PRM, whether
-all is right so far.
+Three things are told. The next token, as any language model learns it. In the story, whether each
+name has been met before, and at the end of each sentence what it does to the quantity asked for:
+the same words mean a gain or a loss by who of the two is known, and from the answers alone a small
+model does not find out in ten million tokens. And for the PRM, whether all is right so far.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from prmkit.chat import encode_question, encode_text
 from prmkit.embedded.judge import Referee
+from prmkit.embedded.phrases import NAMES
 from prmkit.embedded.solutions import MistakeRates, write_solution
 from prmkit.embedded.vocabulary import END
-from prmkit.embedded.world import Operation, make_problem, sentence_meanings
+from prmkit.embedded.world import MEANINGS, Operation, make_problem, sentence_meanings
 from prmkit.records import Problem
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Row(NamedTuple):
     Attributes:
         ids: [T] tokens of question and solution.
         next_token: [T] whether this token is to be predicted.
-        meaning: [T] at the end of a sentence of the story the index of its meaning; else -1.
+        meaning: [T] at a name of the story `KNOWN` or `NEW`; at the end of a sentence of it the
+            index of its meaning in `MEANINGS`; else -1.
         verdict: [T] 1 or 0 where the head is to tell if all is right so far; else -1.
     """
 
@@ -53,13 +55,19 @@ class Batch(NamedTuple):
 
 
 def _question(tokenizer: Any, problem: Problem) -> tuple[list[int], list[int]]:
-    """Token ids of a question, and the meanings at the ends of its sentences."""
+    """Token ids of a question, and the meanings of its names and sentences."""
     ids = encode_question(tokenizer, problem)
     meaning = [-1] * len(ids)
     sentences = sentence_meanings(problem)
     lengths = [len(encode_text(tokenizer, sentence)) for sentence, _ in sentences]
     # One token of markup after the text, as the chat template has it.
     at = len(ids) - 1 - sum(lengths)
+    met: set[str] = set()
+    for index in range(at, len(ids) - 1):
+        word = tokenizer.decode([ids[index]]).strip()
+        if word in NAMES:
+            meaning[index] = KNOWN if word in met else NEW
+            met.add(word)
     for (_, told), length in zip(sentences, lengths, strict=True):
         at += length
         if told is not None:
@@ -85,6 +93,8 @@ def language_row(index: int, rng: random.Random, tokenizer: Any, rates: MistakeR
 _CALCULATION = re.compile(r"( \d+)( [-+*/])( \d+) =( \d+)")
 _ANSWER = re.compile(r"is( \d+)")
 RESULT = 3
+KNOWN, NEW = len(MEANINGS), len(MEANINGS) + 1
+N_MEANINGS = len(MEANINGS) + 2
 
 
 def verdict_row(index: int, rng: random.Random, tokenizer: Any, rates: MistakeRates) -> Row:

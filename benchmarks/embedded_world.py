@@ -21,7 +21,7 @@ import torch
 from prmkit import __version__
 from prmkit.embedded.build import WEIGHTS
 from prmkit.embedded.judge import true_labels
-from prmkit.embedded.quickstart import SAMPLING, judge, split_lines
+from prmkit.embedded.quickstart import LOG_RATIO_THRESHOLD, SAMPLING, judge, split_lines
 from prmkit.embedded.world import Split, problems
 from prmkit.evaluation import PoolSettings, measure_pools
 from prmkit.files import write_json
@@ -70,7 +70,7 @@ def evaluate(weights: Path, split: Split, n_problems: int, n_samples: int) -> di
     for which, name in enumerate(scorers):
         ways = ("min", "product", "mean", "last") if name == "prm" else ("sum", "mean", "min")
         for how in ways:
-            threshold = 0.5 if name == "prm" else -1.0
+            threshold = 0.5 if name == "prm" else LOG_RATIO_THRESHOLD
             measured = measure_pools(
                 pools, which, PoolSettings(aggregation=how, threshold=threshold)
             )

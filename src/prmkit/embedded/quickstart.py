@@ -34,6 +34,8 @@ Say = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and of how much."""
 
 SAMPLING = SamplingSettings(temperature=0.8, max_new_tokens=200)
+LOG_RATIO_THRESHOLD = -1.0
+"""A step that is e times likelier to the policy than to the base is suspected to be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,8 @@ def quickstart(
     with _timed(seconds, "evaluate"):
         how = PoolSettings(aggregation=settings.aggregate, threshold=settings.threshold)
         measured = measure_pools(scored, 0, how)
-        compared = measure_pools(scored, 1, PoolSettings(aggregation="sum", threshold=0.0))
+        by_ratio = PoolSettings(aggregation="min", threshold=LOG_RATIO_THRESHOLD)
+        compared = measure_pools(scored, 1, by_ratio)
     metrics = {
         "policy": measured.policy_metrics(),
         "prm": measured.metrics(),

@@ -254,14 +254,15 @@ def pick(
     if temperature == 0:
         return logits.argmax(dim=-1)
     probs = torch.softmax(logits.float() / temperature, dim=-1)
-    ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
-    cumulative = ordered.cumsum(dim=-1)
     if top_p < 1:
-        outside = cumulative - ordered >= top_p
-        ordered = ordered.masked_fill(outside, 0.0)
-        cumulative = ordered.cumsum(dim=-1)
-    target = uniforms[:, None] * cumulative[:, -1:]
+        ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
+        outside = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered >= top_p
+        probs = probs.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), 0.0)
+    # In the order of the vocabulary, not of the probabilities: other batches give logits that
+    # differ in the last bits, and two tokens that are nearly alike must not change places.
+    cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
+    target = uniforms.double()[:, None] * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, target, right=True)
     # Rounding may carry the target to the very end, past the last token that may be drawn.
-    last = (ordered > 0).sum(dim=-1, keepdim=True) - 1
-    return index.gather(1, torch.minimum(chosen, last)).squeeze(1)
+    possible = torch.arange(probs.shape[1], device=probs.device).where(probs > 0, 0)
+    return torch.minimum(chosen, possible.amax(dim=-1, keepdim=True)).squeeze(1)

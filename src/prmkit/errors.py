@@ -2,6 +2,7 @@
 
     PrmkitError
     ├── InvalidRecord (ValueError)  a record breaks its contract
+    ├── InvalidSetting (ValueError)  a setting is out of its range
     ├── FormatError (ValueError)  a file cannot be read as the format named; has file and line
     │   └── AmbiguousFormat  several formats fit the file: the candidates are named
     ├── LabelPolicyNeeded (ValueError)  labels cannot be converted without a decision of yours
@@ -31,6 +32,10 @@ class PrmkitError(Exception):
 
 class InvalidRecord(PrmkitError, ValueError):
     """A record breaks its contract, such as labels that do not match the steps."""
+
+
+class InvalidSetting(PrmkitError, ValueError):
+    """A setting is out of its range; the message names the range."""
 
 
 class FormatError(PrmkitError, ValueError):

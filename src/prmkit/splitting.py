@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from prmkit.errors import UnknownName
+from prmkit.errors import InvalidSetting, UnknownName
 
 Splitter = Callable[[str], list[str]]
 """From text to steps; ``"".join(split(text)) == text``."""
@@ -100,10 +100,10 @@ def by_marker(text: str, marker: str) -> list[str]:
     """One step per `marker`, which stays at the end of its step.
 
     Raises:
-        ValueError: if the marker is empty.
+        InvalidSetting: if the marker is empty.
     """
     if not marker:
-        raise ValueError("the marker is empty; give the text that ends a step")
+        raise InvalidSetting("the marker is empty; give the text that ends a step")
     ends = (m.end() for m in re.finditer(re.escape(marker) + r"[ \t]*\n?", text))
     return _cut(text, ends, _blocks(text))
 

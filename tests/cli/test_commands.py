@@ -339,3 +339,24 @@ def test_a_closed_pipe_is_no_error():
 
 def test_control_characters_are_made_harmless():
     assert safe("a\x1b[2Jb\x07\x9bc\n\td") == "a\ufffd[2Jb\ufffd\ufffdc\n\td"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quickstart", "--rollouts", "0"], "rollouts is 0; it must be at least 1"),
+        (["quickstart", "--problems", "-1"], "problems is -1; it must be at least 1"),
+        (["sample", "--temperature", "-1"], "temperature is -1.0; it must be at least 0"),
+        (["sample", "--samples", "0"], "samples is 0; it must be at least 1"),
+        (["label", "a.jsonl", "--rollouts", "0"], "rollouts is 0; it must be at least 1"),
+        (
+            ["train", "a.jsonl", "--model", "embedded/policy", "--epochs", "0"],
+            "epochs is 0.0; it must be above 0",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_told_before_any_work(prm, tmp_path, arguments, message):
+    code, _, err = prm(*arguments, "--out", tmp_path / "out")
+    assert code == 1
+    assert message in err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()

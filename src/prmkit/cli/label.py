@@ -16,6 +16,7 @@ from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
+from prmkit.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class LabelSettings:
     seed: int = 0
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        at_least(1, rollouts=self.rollouts, in_flight=self.in_flight)
+        at_least(0, limit=self.limit)
+
 
 def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool = False) -> int:
     """Label the steps of solutions by Monte Carlo rollouts.
@@ -73,6 +78,12 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
     trajectories = [r.trajectory for r in islice(records, settings.limit or None)]
     if not trajectories:
         raise NothingToMeasure(f"{settings.file} holds no solution")
+    drawing = SamplingSettings(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+    )
     claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
     policy = HFPolicy(model_folder(settings.model), device=settings.device)
     done = rollouts = steps = unlabelled = 0
@@ -91,12 +102,7 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
             lambda t: monte_carlo(t, n_rollouts=settings.rollouts, kind=settings.kind),
             policy,
             judge(),
-            settings=SamplingSettings(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_new_tokens=settings.max_new_tokens,
-                stop=settings.stop,
-            ),
+            settings=drawing,
             seed=settings.seed,
             in_flight=settings.in_flight,
             ledger=ledger,

@@ -19,6 +19,7 @@ from prmkit.formats.files import read_records
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
 from prmkit.records import Problem, Record, Trajectory
+from prmkit.settings import at_least
 from prmkit.splitting import splitter
 
 
@@ -59,6 +60,9 @@ class SampleSettings:
     seed: int = 0
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        at_least(1, limit=self.limit, samples=self.samples)
+
 
 def sample(
     settings: Annotated[SampleSettings | None, Parameter(name="*")] = None, *, json: bool = False
@@ -75,6 +79,12 @@ def sample(
 
     settings = settings or SampleSettings()
     items = _problems(settings)
+    drawing = SamplingSettings(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        stop=settings.stop,
+    )
     claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
     policy = HFPolicy(model_folder(settings.model), device=settings.device)
     done = 0
@@ -95,12 +105,7 @@ def sample(
             settings.samples,
             splitter(settings.split),
             judge(),
-            settings=SamplingSettings(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_new_tokens=settings.max_new_tokens,
-                stop=settings.stop,
-            ),
+            settings=drawing,
             seed=settings.seed,
             ledger=ledger,
             on_progress=told,

@@ -28,6 +28,7 @@ from prmkit.records import Problem, Record, Trajectory
 from prmkit.scorers.base import Scorer
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.implicit import ImplicitScorer
+from prmkit.settings import at_least
 from prmkit.training.trainer import TrainSettings, train
 
 Say = Callable[[str, int, int], None]
@@ -63,6 +64,10 @@ class QuickstartSettings:
     aggregate: Aggregation = "min"
     threshold: float = 0.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, problems=self.problems, samples=self.samples, rollouts=self.rollouts)
+        at_least(1, label_problems=self.label_problems, label_samples=self.label_samples)
 
 
 class QuickstartResult(NamedTuple):

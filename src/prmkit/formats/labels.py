@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from prmkit.errors import FormatError, LabelPolicyNeeded
+from prmkit.errors import FormatError, InvalidSetting, LabelPolicyNeeded
 from prmkit.records import LabelKind, Record, StepLabels
 
 Neutral = Literal["positive", "negative", "drop"]
@@ -35,7 +35,7 @@ class LabelPolicy:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(
+            raise InvalidSetting(
                 f"threshold is {self.threshold!r}; labels lie in [0, 1] and are positive above it, "
                 "so it must be at least 0 and below 1"
             )
@@ -97,7 +97,8 @@ def labelled(record: Record, what: str) -> StepLabels:
     if record.labels is None or all(v is None for v in record.labels.values):
         raise FormatError(
             f"{what} holds labelled steps, and the solution of problem "
-            f"{record.trajectory.problem.id!r} has no label; label it first (prm label)"
+            f"{record.trajectory.problem.id!r} has no label; label it first "
+            "(prm label), or leave such rows out (--skip-bad)"
         )
     return record.labels
 

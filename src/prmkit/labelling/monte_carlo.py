@@ -12,6 +12,7 @@ from typing import Literal
 from prmkit.errors import InvalidRecord
 from prmkit.labelling.rollouts import Estimator, Outcomes, Rollouts
 from prmkit.records import StepLabels, Trajectory
+from prmkit.settings import at_least
 
 
 def monte_carlo(
@@ -35,8 +36,7 @@ def monte_carlo(
 
     Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 3 (hard) and 4 (soft).
     """
-    if n_rollouts < 1:
-        raise ValueError(f"n_rollouts is {n_rollouts!r}; at least 1 is needed")
+    at_least(1, n_rollouts=n_rollouts)
     if trajectory.problem.answer is None:
         raise InvalidRecord(
             f"problem {trajectory.problem.id!r} has no reference answer, so no completion of it "

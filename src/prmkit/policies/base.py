@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from prmkit.errors import InvalidSetting
 from prmkit.records import Finish, Trajectory
+from prmkit.settings import at_least
 
 CompletionFinish = Literal["eos", "stop", "length"]
 
@@ -28,14 +30,14 @@ class SamplingSettings:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature is {self.temperature!r}; it must be 0 or larger")
+        at_least(0, temperature=self.temperature)
+        at_least(1, max_new_tokens=self.max_new_tokens)
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens!r}; it must be at least 1")
+            raise InvalidSetting(f"top_p is {self.top_p!r}; it must be above 0 and at most 1")
         if any(not text for text in self.stop):
-            raise ValueError("stop holds an empty text, which would end every completion at once")
+            raise InvalidSetting(
+                "stop holds an empty text, which would end every completion at once"
+            )
 
 
 class Completion(NamedTuple):

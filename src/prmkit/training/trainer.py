@@ -31,6 +31,7 @@ from prmkit.errors import (
 from prmkit.files import atomic_text
 from prmkit.records import Record
 from prmkit.scorers.families import discriminative
+from prmkit.settings import above, at_least
 from prmkit.training.losses import two_class_cross_entropy
 from prmkit.training.targets import Dropped, Example, make_examples
 
@@ -71,6 +72,14 @@ class TrainSettings:
     max_tokens: int | None = None
     save_every: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        above(0, epochs=self.epochs, learning_rate=self.learning_rate)
+        at_least(1, batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least(1, save_every=self.save_every)
+        at_least(0, warmup=self.warmup, weight_decay=self.weight_decay)
+        if self.max_tokens is not None:
+            at_least(1, max_tokens=self.max_tokens)
 
 
 class TrainResult(NamedTuple):

@@ -120,7 +120,8 @@ def fill(path: Path) -> None:
     parts, at = [], 0
     for fence in fences(page):
         if fence.language == "output":
-            parts.append(page[at : fence.start].rstrip("\n") + "\n")
+            # The empty line before the old output goes with it.
+            parts.append(page[at : fence.start].strip("\n"))
             at = fence.end
             continue
         parts.append(page[at : fence.end])

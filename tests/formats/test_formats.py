@@ -17,7 +17,7 @@ from prmkit.formats import (
     recognise,
     write_records,
 )
-from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
+from prmkit.records import Message, Problem, Record, Step, StepLabels, Trajectory
 from strategies import records, step_labels
 
 ROWS = {
@@ -448,3 +448,16 @@ def test_parquet_with_new_keys_late_is_refused_not_cut(tmp_path):
     with pytest.raises(FormatError, match="a row has .'colour'., which the first 1000 rows lack"):
         write_records([*first, late], tmp_path / "a.parquet", "stepwise")
     assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_chat_that_would_read_its_question_as_the_solution_is_not_written(tmp_path):
+    problem = Problem(id="p", messages=(Message(role="assistant", content="Ask me."),))
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(FormatError, match="'p' ends with a turn of the assistant"):
+        write_records([Record(trajectory=Trajectory(problem=problem))], path, "openai_chat")
+    assert not path.exists()
+    solved = Trajectory(problem=problem, steps=(Step(text="7"),), finish="eos")
+    write_records([Record(trajectory=solved)], path, "openai_chat")
+    (again,) = read_records(path, "openai_chat")
+    assert texts(again) == ["7"]
+    assert again.trajectory.problem.messages == problem.messages

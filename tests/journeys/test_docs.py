@@ -49,3 +49,13 @@ def test_outputs_are_compared_with_their_numbers_in_mind():
     assert not fences.alike("a 0.9", "a 0.5")
     assert not fences.alike("a 0.5", "b 0.5")
     assert not fences.alike("a 0.5", "a 0.5 0.5")
+
+
+def test_filling_changes_outputs_alone(tmp_path):
+    """What follows an output keeps its place; filling again changes nothing."""
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\n```python\nprint(1 + 1)\n```\n\n```output\n3\n```\n\nText.\n")
+    expected = page.read_text().replace("3\n", "2\n")
+    for _ in range(2):
+        fences.fill(page)
+        assert page.read_text() == expected

@@ -85,6 +85,11 @@ def _write(record: Record, policy: LabelPolicy) -> dict[str, Any]:
         last["content"] = [{"type": "text", "text": last["content"]}, *parts]
     if trajectory.steps or trajectory.finish != "open":
         messages.append({"role": "assistant", "content": trajectory.text})
+    elif turns[-1].role == "assistant":
+        raise FormatError(
+            f"problem {problem.id!r} ends with a turn of the assistant and has no solution: read "
+            "again, that turn would be the solution"
+        )
     known = {
         "id": problem.id,
         "answer": problem.answer,

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -179,25 +177,47 @@ def test_a_solution_too_long_is_told_not_dropped(prm, tmp_path):
     assert "not scored: 1" in err
 
 
+WATCHED = """
+import os, signal, sys
+from prmkit.cli import main
+from prmkit.scorers.discriminative import DiscriminativeScorer
+
+stop_at, n_scored, score = int(sys.argv[1]), 0, DiscriminativeScorer.score
+
+def watched(self, trajectories):
+    global n_scored
+    if n_scored >= stop_at:
+        os.kill(os.getpid(), signal.SIGINT)
+    n_scored += len(trajectories)
+    return score(self, trajectories)
+
+DiscriminativeScorer.score = watched
+try:
+    main(sys.argv[2:])
+finally:
+    print("scored here:", n_scored, file=sys.stderr)
+"""
+
+
 def test_score_goes_on_where_it_was(tmp_path):
-    """Killed half way, the same command ends with the same file, scoring the rest alone."""
-    rows = [{**STEPWISE, "prompt": f"q{i} " + "x " * 60} for i in range(500)]
+    """Stopped half way, the same command ends with the same file, scoring the rest alone."""
+    rows = [{**STEPWISE, "prompt": f"q{i}"} for i in range(200)]
     source, out = put(tmp_path / "a.jsonl", *rows), tmp_path / "b.jsonl"
-    command = [sys.executable, "-m", "prmkit.cli", "score", str(source), "-o", str(out)]
-    ledger = tmp_path / ".b.jsonl.ledger-wal"
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if ledger.exists() and ledger.stat().st_size > 20_000:
-            break
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 130, err
-    assert "give the same command again" in err
+
+    def score(stop_at, to):
+        command = [sys.executable, "-c", WATCHED, str(stop_at), "score", str(source), "-o", str(to)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    stopped = score(100, out)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "give the same command again" in stopped.stderr
+    assert "scored here: 128\n" in stopped.stderr
     assert not out.exists()
-    subprocess.run(command, check=True, capture_output=True)
+    again = score(1000, out)
+    assert again.returncode == 0, again.stderr
+    assert "scored here: 72\n" in again.stderr
     whole = tmp_path / "c.jsonl"
-    subprocess.run([*command[:-1], str(whole)], check=True, capture_output=True)
+    assert "scored here: 200\n" in score(1000, whole).stderr
     assert out.read_bytes() == whole.read_bytes()
 
 

@@ -203,10 +203,10 @@ def _scored(
     with console.bars(quiet=settings.out is None) as progress:
         while batch := list(islice(records, _BATCH)):
             keys = [record.trajectory.key for record in batch]
-            known = {key: ledger.get(key) for key in keys} if ledger else {}
+            known = {key: ledger.get(key) for key in keys} if ledger is not None else {}
             fresh = {k: r.trajectory for k, r in zip(keys, batch, strict=True) if not known.get(k)}
             results = dict(zip(fresh, scorer.score(list(fresh.values())), strict=True))
-            if ledger and results:
+            if ledger is not None and results:
                 ledger.put({key: scored.model_dump_json() for key, scored in results.items()})
             for key, record in zip(keys, batch, strict=True):
                 stored = known.get(key)

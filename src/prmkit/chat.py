@@ -8,8 +8,9 @@ pieces without. So a ``<|end|>`` inside a question stays seven ordinary characte
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import Any, Protocol
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from prmkit.errors import CheckpointError
 from prmkit.records import Message, Problem
@@ -32,6 +33,22 @@ class Tokenizer(Protocol):
         """A conversation as one text."""
 
 
+_MEMORY: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+T = TypeVar("T")
+
+
+def _remembered(tokenizer: Tokenizer, key: Hashable, make: Callable[[], T]) -> T:
+    """What depends on the tokenizer alone, made once."""
+    # One that watches another's text tokenises markup as the other does.
+    memory = _MEMORY.setdefault(getattr(tokenizer, "watched", tokenizer), {})
+    key = (key, tokenizer.chat_template)
+    if key not in memory:
+        memory[key] = make()
+    found: T = memory[key]
+    return found
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of untrusted text: no special token comes out, whatever the text spells."""
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -41,6 +58,115 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
 def encode_markup(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a piece of a template: special tokens are read as such."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of untrusted text as they are inside of a longer text, after a line end.
+
+    Tokenizers of Llama's kind put a space before whatever they are given; inside of a text there
+    is none.
+    """
+
+    def adds_space() -> bool:
+        return encode_text(tokenizer, "a") != _after_line_end(tokenizer, "a")
+
+    if text and _remembered(tokenizer, "adds_space", adds_space):
+        return _after_line_end(tokenizer, text)
+    return encode_text(tokenizer, text)
+
+
+def _after_line_end(tokenizer: Tokenizer, text: str) -> list[int]:
+    before = encode_text(tokenizer, "\n")
+    ids = encode_text(tokenizer, "\n" + text)
+    # A tokenizer that merges the line end with what follows adds no space: see the caller.
+    return ids[len(before) :] if ids[: len(before)] == before else encode_text(tokenizer, text)
+
+
+def beginning(tokenizer: Tokenizer) -> list[int]:
+    """The ids that a tokenizer puts before every text by itself, such as its `<s>`."""
+    return _remembered(tokenizer, "beginning", lambda: list(tokenizer("")["input_ids"]))
+
+
+def single_token(tokenizer: Tokenizer, text: str) -> int:
+    """The id of a text that must be one token: a special token, or a word inside of a text.
+
+    Raises:
+        CheckpointError: if the tokenizer makes several tokens of it.
+    """
+    return _remembered(tokenizer, ("token", text), lambda: _single_token(tokenizer, text))
+
+
+def _single_token(tokenizer: Tokenizer, text: str) -> int:
+    special = encode_markup(tokenizer, text)
+    if len(special) == 1 and tokenizer.decode(special) == text:
+        return special[0]
+    ids = encode_inside(tokenizer, text)
+    if len(ids) != 1:
+        raise CheckpointError(
+            f"{text!r} must be one token, and this tokenizer makes {len(ids)} of it: {ids[:8]}. "
+            "It is not the tokenizer that this family of models was trained with"
+        )
+    return ids[0]
+
+
+class Turns(NamedTuple):
+    """The markup of a conversation between a user and an assistant.
+
+    Attributes:
+        start: token ids before the first user message.
+        to_assistant: from the end of a user message to the assistant's reply.
+        to_user: from the end of a reply to the next user message.
+        end: after the last reply.
+    """
+
+    start: list[int]
+    to_assistant: list[int]
+    to_user: list[int]
+    end: list[int]
+
+
+def turns(tokenizer: Tokenizer, system: str | None = None) -> Turns:
+    """The markup of a tokenizer's chat template, whatever the messages say.
+
+    Args:
+        tokenizer: with a chat template.
+        system: a system message; None leaves it to the template, which may bring its own.
+
+    Raises:
+        CheckpointError: if there is no template, or its markup depends on the turn.
+    """
+    return _remembered(tokenizer, ("turns", system), lambda: _turns(tokenizer, system))
+
+
+def _turns(tokenizer: Tokenizer, system: str | None) -> Turns:
+    if tokenizer.chat_template is None:
+        raise CheckpointError(
+            "the tokenizer has no chat template, which this family's conversations need"
+        )
+    marks = [f"PLACE{secrets.token_hex(12)}" for _ in range(4)]
+    roles = ("user", "assistant", "user", "assistant")
+    conversation = [
+        {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
+    ]
+    if system is not None:
+        conversation.insert(0, {"role": "system", "content": system})
+    rest = tokenizer.apply_chat_template(conversation, tokenize=False)
+    between: list[str] = []
+    for mark in marks:
+        if rest.count(mark) != 1:
+            raise CheckpointError(
+                f"the chat template shows a message {rest.count(mark)} times; prmkit needs each "
+                "exactly once"
+            )
+        before, rest = rest.split(mark)
+        between.append(before)
+    start, first, to_user, second = between
+    if first != second:
+        raise CheckpointError(
+            f"the chat template goes from user to assistant by {first!r} and later by {second!r}; "
+            "a step's ids would depend on its turn"
+        )
+    return Turns(*(encode_markup(tokenizer, text) for text in (start, first, to_user, rest)))
 
 
 def messages_of(problem: Problem) -> tuple[Message, ...]:
@@ -66,22 +192,31 @@ def encode_question(tokenizer: Tokenizer, problem: Problem) -> list[int]:
 
 
 def _encode_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    roles = tuple(message.role for message in messages)
+    pieces = _remembered(tokenizer, ("template", roles), lambda: _template_pieces(tokenizer, roles))
+    ids = list(pieces[0])
+    for message, after in zip(messages, pieces[1:], strict=True):
+        ids += encode_text(tokenizer, message.content) + after
+    return ids
+
+
+def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[int]]:
+    """The markup before, between and after messages of these roles, up to the next answer."""
     # Letters and digits only, so that no template trims or escapes it; random, so that no text
     # can contain it.
-    marks = [f"PLACE{secrets.token_hex(12)}" for _ in messages]
+    marks = [f"PLACE{secrets.token_hex(12)}" for _ in roles]
     conversation = [
-        {"role": message.role, "content": mark}
-        for message, mark in zip(messages, marks, strict=True)
+        {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
     ]
     rest = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    ids: list[int] = []
-    for mark, message in zip(marks, messages, strict=True):
+    pieces: list[list[int]] = []
+    for mark, role in zip(marks, roles, strict=True):
         if rest.count(mark) != 1:
             raise CheckpointError(
-                f"the chat template shows the {message.role!r} message {rest.count(mark)} times; "
+                f"the chat template shows the {role!r} message {rest.count(mark)} times; "
                 "prmkit needs each message exactly once. Give the question as one user message, "
                 "or mend the template in the tokenizer's folder"
             )
         before, rest = rest.split(mark)
-        ids += encode_markup(tokenizer, before) + encode_text(tokenizer, message.content)
-    return ids + encode_markup(tokenizer, rest)
+        pieces.append(encode_markup(tokenizer, before))
+    return [*pieces, encode_markup(tokenizer, rest)]

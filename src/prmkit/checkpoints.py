@@ -92,16 +92,25 @@ def check_folder(path: Path | str) -> Path:
         raise CheckpointError(f"{config_file} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{config_file} holds a {type(config).__name__}, not an object")
-    if config.get("auto_map"):
+    if config.get("auto_map") and not _is_known(config.get("model_type")):
         raise CheckpointError(
-            f"{config_file} asks for code of its own ('auto_map'), which prmkit never runs. "
-            "Convert the model to a class that transformers has"
+            f"{config_file} asks for code of its own ('auto_map') for the model type "
+            f"{config.get('model_type')!r}, which transformers does not have. prmkit never runs a "
+            "model's own code; convert the model to a class that transformers has"
         )
     if not any(path.glob("*.safetensors")):
         pickled = sorted(p.name for p in path.iterdir() if p.suffix in {".bin", ".pt", ".pth"})
         hint = f" {pickled[0]} is a pickle, which can run code; convert it." if pickled else ""
         raise CheckpointError(f"{str(path)!r} has no *.safetensors.{hint}")
     return path
+
+
+def _is_known(model_type: object) -> bool:
+    """Whether transformers has the architecture itself, so that no code of a folder is needed."""
+    _torch()
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return isinstance(model_type, str) and model_type in CONFIG_MAPPING
 
 
 @contextlib.contextmanager

@@ -16,11 +16,14 @@ from prmkit.checkpoints import load_tokenizer
 from prmkit.errors import CheckpointError, UnknownName
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.discriminative import DiscriminativeScorer
-from prmkit.scorers.families.step_end import read, render
+from prmkit.scorers.families.step_end import STEP_END_FAMILY
 
 QUESTION = Problem(id="q", prompt="Mia has 12 apples. Mia finds 5 more. How many now?")
 STEPS = ("Now Mia has 12 + 5 = 17 apples.\n", "So\n\nthat is it", "", "The answer is 17.\n")
 TRAJECTORY = Trajectory(problem=QUESTION, steps=tuple(Step(text=t) for t in STEPS))
+
+
+render, read = STEP_END_FAMILY.render, STEP_END_FAMILY.read
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_no_text_moves_a_position(tiny_prm, question, texts):
     trajectory = Trajectory(
         problem=Problem(id="x", prompt=question), steps=tuple(Step(text=t) for t in texts)
     )
-    ids, positions, starts = render(trajectory, tokenizer)
+    ids, positions, starts, *_ = render(trajectory, tokenizer)
     markup = [i for i in ids if i in tokenizer.all_special_ids]
     assert tokenizer.convert_ids_to_tokens(markup) == ["<|problem|>", "<|solution|>"]
     assert len(positions) == len(texts)
@@ -170,7 +173,13 @@ def test_read_is_a_softmax_without_overflow():
         ),
         (
             lambda d: (d / "config.json").write_text(
-                json.dumps({**json.loads((d / "config.json").read_text()), "auto_map": {"A": "b"}})
+                json.dumps(
+                    {
+                        **json.loads((d / "config.json").read_text()),
+                        "auto_map": {"A": "b"},
+                        "model_type": "my_own",
+                    }
+                )
             ),
             CheckpointError,
             "never runs",

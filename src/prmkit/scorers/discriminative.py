@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from prmkit.checkpoints import load_token_classifier, load_tokenizer, read_note
-from prmkit.records import Semantics, StepScores, Trajectory, Unscored
-from prmkit.scorers.batching import batches
+from prmkit.checkpoints import read_note
+from prmkit.errors import InputTooLong, InvalidRecord, ScoringError
+from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.backends.hf import HFBackend
+from prmkit.scorers.backends.tree import Node, PrefixTree
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
+from prmkit.scorers.separators import Guarded, OnSeparator, Watching, guard
 
-MAX_TOKENS = 8192
-"""Tokens of one forward pass, padding included."""
+logger = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """Where the numbers come from: this process or a server."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's own tokenizer."""
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens it reads at most; None where that is not known."""
+
+    def numbers(self, rows: Sequence[Rendered]) -> Sequence[Sequence[Sequence[float]] | Unscored]:
+        """[S, K] numbers of each row, read at its positions; or why there are none."""
+
+
+class State(NamedTuple):
+    """The end of a prefix that was scored, to go on from.
+
+    Attributes:
+        node: in the tree of kept keys and values.
+        n_steps: how many steps it has.
+    """
+
+    node: Node
+    n_steps: int
 
 
 class DiscriminativeScorer:
-    """Scores all steps of a trajectory in one forward pass of a token classifier.
+    """Scores all steps of a trajectory in one forward pass.
 
     Args:
-        path: a model folder with the note that `prm train` writes.
-        family: how the model reads steps; by default what the note says.
+        path: a model folder: one that `prm train` wrote, or a published checkpoint of a family.
+        family: how the model reads steps; by default what the folder's note says.
         device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
-        max_tokens: tokens of one forward pass, padding included.
+        max_tokens: tokens of one forward pass.
+        on_separator: what becomes of text that spells the token at which steps are read:
+            ``escape`` tokenises it otherwise, ``error`` leaves the trajectory unscored and says
+            why. Either way no position moves.
+        backend: where the numbers come from; by default the folder, in this process.
 
     Raises:
         CheckpointError: if the folder is not such a model.
@@ -35,13 +69,16 @@ class DiscriminativeScorer:
         *,
         family: Discriminative | None = None,
         device: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
+        on_separator: OnSeparator = "escape",
+        backend: Backend | None = None,
     ):
         self.family = family or discriminative(read_note(path)["family"])
-        self._tokenizer = load_tokenizer(path)
-        self._model, self._device = load_token_classifier(path, device)
-        self._max_tokens = max_tokens
-        self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        self._backend = backend or HFBackend(
+            path, self.family.head, device=device, max_tokens=max_tokens
+        )
+        self._on_separator: OnSeparator = on_separator
+        self._tree: PrefixTree | None = None
         self.name = Path(path).name
 
     @property
@@ -54,52 +91,104 @@ class DiscriminativeScorer:
 
         A trajectory longer than the model can read is `Unscored`, never cut.
         """
-        rendered = [self.family.render(t, self._tokenizer) for t in trajectories]
-        results: list[StepScores | Unscored] = [self._too_long(r) for r in rendered]
-        fits = [i for i, r in enumerate(rendered) if not self._over(r)]
-        for group in batches([len(rendered[i].ids) for i in fits], self._max_tokens):
-            rows = [fits[g] for g in group]
-            for row, logits in zip(rows, self._logits([rendered[i] for i in rows]), strict=True):
-                results[row] = self._read(logits)
-        return results
+        results: list[StepScores | Unscored | None] = [None] * len(trajectories)
+        rows: dict[int, Rendered] = {}
+        for i, trajectory in enumerate(trajectories):
+            guarded = guard(trajectory, self.family, self._backend.tokenizer, self._on_separator)
+            reason = self._refused(guarded)
+            if reason is None:
+                rows[i] = guarded.rendered
+            else:
+                results[i] = Unscored(reason=reason, model=self.name)
+        for i, numbers in zip(rows, self._backend.numbers(list(rows.values())), strict=True):
+            results[i] = numbers if isinstance(numbers, Unscored) else self._read(numbers)
+        return [result for result in results if result is not None]
 
-    def _over(self, rendered: Rendered) -> bool:
-        return self._context is not None and len(rendered.ids) > self._context
+    def _refused(self, guarded: Guarded) -> str | None:
+        """Why a trajectory is not scored, or None."""
+        if guarded.refused is not None:
+            return guarded.refused
+        if guarded.escaped:
+            logger.info("%d separators inside of text were escaped", guarded.escaped)
+        row, limit = guarded.rendered, self._backend.context
+        n_tokens = len(row.ids) + len(row.end)
+        if limit is not None and n_tokens > limit:
+            return f"{n_tokens} tokens; the model reads at most {limit}"
+        return None
 
-    def _too_long(self, rendered: Rendered) -> Unscored:
-        return Unscored(
-            reason=f"{len(rendered.ids)} tokens; the model reads at most {self._context}",
-            model=self.name,
-        )
-
-    def _read(self, logits: list[list[float]]) -> StepScores | Unscored:
-        values = self.family.read(logits)
-        if not all(map(math.isfinite, values)):
+    def _read(self, numbers: Sequence[Sequence[float]]) -> StepScores | Unscored:
+        if not all(math.isfinite(x) for of_step in numbers for x in of_step):
             return Unscored(reason="the model gave a number that is not finite", model=self.name)
+        values = self.family.read(numbers)
         return StepScores(values=tuple(values), semantics=self.semantics, model=self.name)
 
-    def _logits(self, rows: list[Rendered]) -> list[list[list[float]]]:
-        """[S, K] numbers of each row."""
+    def start(self, problem: Problem) -> State:
+        """The state before the first step of a problem, to be extended.
+
+        Raises:
+            ScoringError: if the numbers come from a server, which keeps no state for us.
+        """
+        tree = self._prefixes()
+        watching = Watching(self._backend.tokenizer, self.family.tags)
+        ids = self.family.begin(problem, watching)
+        self._check(watching, len(ids))
+        (node,), _ = tree.grow([None], [ids])
+        return State(node, 0)
+
+    def extend(
+        self, states: Sequence[State], steps: Sequence[Step]
+    ) -> tuple[list[float], list[State]]:
+        """Score one more step after each state; only the new tokens are computed.
+
+        The scores are those that `score` gives to the whole trajectory. A state may be extended
+        any number of times.
+
+        Args:
+            states: made by `start` or `extend` of this scorer.
+            steps: one per state.
+
+        Raises:
+            InputTooLong: if the model cannot read that much.
+            InvalidRecord: if a step holds a separator, and separators are errors.
+            ScoringError: if the model gives a number that is not finite.
+        """
         import torch
 
-        width = max((len(row.ids) for row in rows), default=0)
-        if not any(row.positions for row in rows):
-            return [[] for _ in rows]
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        # Padding on the right of a causal model changes nothing before it: no mask is needed.
-        which = torch.tensor([i for i, row in enumerate(rows) for _ in row.positions])
-        where = torch.tensor([p for row in rows for p in row.positions])
-        with torch.inference_mode():
-            hidden = self._body(ids.to(self._device))
-            picked = hidden[which.to(self._device), where.to(self._device)]
-            flat: list[list[float]] = self._model.score(picked).float().cpu().tolist()
-        counts = [len(row.positions) for row in rows]
-        ends = [sum(counts[: i + 1]) for i in range(len(counts))]
-        return [flat[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        if len(states) != len(steps):
+            raise ValueError(f"{len(steps)} steps for {len(states)} states; give one each")
+        if not states:
+            return [], []
+        tree = self._prefixes()
+        pieces = []
+        for state, step in zip(states, steps, strict=True):
+            watching = Watching(self._backend.tokenizer, self.family.tags)
+            pieces.append(self.family.step(step, state.n_steps, watching))
+            self._check(watching, state.node.length + len(pieces[-1].ids))
+        nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
+        end = self.family.end(self._backend.tokenizer) if self.family.end else []
+        read = [
+            tree.behind(node, piece.at + 1, end) if end else own[piece.at]
+            for node, piece, own in zip(nodes, pieces, hidden, strict=True)
+        ]
+        numbers = tree.backend.read(torch.stack(read))
+        if not all(math.isfinite(x) for of_step in numbers for x in of_step):
+            raise ScoringError(f"{self.name} gave a number that is not finite")
+        new = [State(node, s.n_steps + 1) for node, s in zip(nodes, states, strict=True)]
+        return self.family.read(numbers), new
 
-    def _body(self, ids: Any) -> Any:
-        """[N, T, H] last hidden states; the head is applied at the steps' ends alone."""
-        body = getattr(self._model, self._model.base_model_prefix)
-        return body(input_ids=ids, use_cache=False).last_hidden_state
+    def _prefixes(self) -> PrefixTree:
+        if not isinstance(self._backend, HFBackend):
+            raise ScoringError(
+                f"{self.name} is scored by a server, which keeps no prefixes for us; use score()"
+            )
+        if self._tree is None:
+            self._tree = PrefixTree(self._backend)
+        return self._tree
+
+    def _check(self, watching: Watching, n_tokens: int) -> None:
+        refusal = watching.refusal(self._on_separator)
+        if refusal is not None:
+            raise InvalidRecord(refusal)
+        limit = self._backend.context
+        if limit is not None and n_tokens > limit:
+            raise InputTooLong(f"{n_tokens} tokens; {self.name!r} reads at most {limit}")

@@ -31,6 +31,7 @@ from prmkit.errors import (
 from prmkit.files import atomic_text
 from prmkit.records import Record
 from prmkit.scorers.families import discriminative
+from prmkit.scorers.families.heads import Linear
 from prmkit.settings import above, at_least
 from prmkit.training.losses import two_class_cross_entropy
 from prmkit.training.targets import Dropped, Example, make_examples
@@ -160,8 +161,13 @@ def _start_model(settings: TrainSettings) -> tuple[Any, Any]:
 
     tokenizer = load_tokenizer(settings.model)
     set_seed(settings.seed)
-    family = discriminative(settings.family)
-    return start_token_classifier(settings.model, family.n_outputs).train(), tokenizer
+    head = discriminative(settings.family).head
+    if not isinstance(head, Linear):
+        raise PrmkitError(
+            f"this trainer trains families with one linear head; {settings.family!r} has "
+            f"{type(head).__name__}"
+        )
+    return start_token_classifier(settings.model, head.n_outputs).train(), tokenizer
 
 
 def _claim(folder: Path, settings: TrainSettings, examples: Sequence[Example]) -> None:

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from prmkit.errors import UnknownName
-from prmkit.scorers.families.base import Discriminative, Implicit, Rendered
-from prmkit.scorers.families.step_end import STEP_END_FAMILY
+from prmkit.scorers.families import math_shepherd, qwen_prm, rlhflow, skywork, step_end
+from prmkit.scorers.families.base import Discriminative, Implicit, Piece, Rendered
+from prmkit.scorers.families.log_ratio import log_ratio_family
 
-__all__ = ["DISCRIMINATIVE", "Discriminative", "Implicit", "Rendered", "discriminative"]
+__all__ = [
+    "DISCRIMINATIVE",
+    "IMPLICIT",
+    "Discriminative",
+    "Implicit",
+    "Piece",
+    "Rendered",
+    "discriminative",
+]
 
-DISCRIMINATIVE: dict[str, Discriminative] = {STEP_END_FAMILY.name: STEP_END_FAMILY}
+DISCRIMINATIVE: dict[str, Discriminative] = {
+    found.name: found
+    for found in (
+        step_end.STEP_END_FAMILY,
+        math_shepherd.FAMILY,
+        rlhflow.FAMILY,
+        rlhflow.BLANK_LINE,
+        skywork.FAMILY,
+        qwen_prm.FAMILY,
+        qwen_prm.REASONFLUX,
+    )
+}
+"""Families with a head, read at one position per step."""
+
+IMPLICIT: dict[str, Implicit] = {found.name: found for found in (log_ratio_family(),)}
+"""Families that compare two language models."""
 
 
 def discriminative(name: str) -> Discriminative:

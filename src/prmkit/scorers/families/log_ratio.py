@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from prmkit.chat import Tokenizer
 from prmkit.records import Trajectory
 from prmkit.scorers.families.base import Implicit, Rendered
-from prmkit.scorers.families.step_end import render as render_step_end
+from prmkit.scorers.families.step_end import STEP_END_FAMILY
 
 
 def render(trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
     """As a policy reads it: question, then steps, each closed by a line end."""
-    return render_step_end(trajectory, tokenizer)
+    return STEP_END_FAMILY.render(trajectory, tokenizer)
 
 
 def make_read(beta: float) -> _Read:

@@ -9,40 +9,36 @@ Header: paper none; models trained by ``prm train``; score = softmax of two logi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from prmkit.chat import Tokenizer, encode_markup, encode_question, encode_text
-from prmkit.records import Trajectory
-from prmkit.scorers.families.base import Discriminative, Rendered
+from prmkit.records import Problem, Step
+from prmkit.scorers.families.base import Discriminative, Piece
+from prmkit.scorers.families.heads import Linear
+from prmkit.scorers.families.reading import second_of_two
 
 STEP_END = "\n"
 
 
-def render(trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
-    """Token ids of the question and the steps, and the position of each step's end."""
-    ids = encode_question(tokenizer, trajectory.problem)
+def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
+    """The question in the chat template, up to where the answer begins."""
+    return encode_question(tokenizer, problem)
+
+
+def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
+    """A step, its line end, and what an environment answered: read, but not scored."""
+    del index
     end = encode_markup(tokenizer, STEP_END)
-    positions, starts = [], []
-    for step in trajectory.steps:
-        starts.append(len(ids))
-        ids += encode_text(tokenizer, step.text.strip(STEP_END)) + end
-        positions.append(len(ids) - 1)
-        if step.observation is not None:
-            # What the environment answered is read, not scored.
-            ids += encode_text(tokenizer, step.observation.strip(STEP_END)) + end
-    return Rendered(ids, positions, starts)
-
-
-def read(logits: Sequence[Sequence[float]]) -> list[float]:
-    """[S, 2] logits to the probability of class 1, computed without overflow."""
-    return [_sigmoid(right - wrong) for wrong, right in logits]
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+    ids = encode_text(tokenizer, step.text.strip(STEP_END)) + end
+    at = len(ids) - 1
+    if step.observation is not None:
+        ids += encode_text(tokenizer, step.observation.strip(STEP_END)) + end
+    return Piece(ids, at)
 
 
 STEP_END_FAMILY = Discriminative(
-    name="step_end", render=render, read=read, semantics="correctness", n_outputs=2
+    name="step_end",
+    begin=begin,
+    step=step,
+    read=second_of_two,
+    head=Linear(2),
+    semantics="correctness",
 )

@@ -1,0 +1,138 @@
+"""Prefixes whose keys and values are kept, so that a search pays for new tokens alone.
+
+Each node holds the cache of its own tokens and knows its parent; branches share what they have in
+common. When more tokens are kept than allowed, the longest unused caches are dropped, and made
+again when they are needed: slower, never different.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prmkit.scorers.backends.packed import Cache, Segment, run
+
+if TYPE_CHECKING:
+    import torch
+
+    from prmkit.scorers.backends.hf import HFBackend
+
+
+class Node:
+    """The end of a prefix.
+
+    Attributes:
+        parent: the node before it, or None at the beginning.
+        ids: token ids between the two.
+        length: tokens up to here, all of them.
+    """
+
+    __slots__ = ("cache", "ids", "length", "parent")
+
+    def __init__(self, parent: Node | None, ids: Sequence[int]):
+        self.parent = parent
+        self.ids = tuple(ids)
+        self.length: int = len(self.ids) + (parent.length if parent else 0)
+        self.cache: Cache | None = None
+
+    def path(self) -> list[Node]:
+        """From the beginning to here."""
+        node: Node | None = self
+        path = []
+        while node is not None:
+            path.append(node)
+            node = node.parent
+        return path[::-1]
+
+
+class PrefixTree:
+    """Prefixes of one model.
+
+    Args:
+        backend: the model.
+        max_kept: tokens whose keys and values are kept at most.
+    """
+
+    def __init__(self, backend: HFBackend, max_kept: int = 262_144):
+        self.backend = backend
+        self._max_kept = max_kept
+        self._kept: OrderedDict[int, Node] = OrderedDict()
+        self._n_kept = 0
+        self.computed = 0
+        """Tokens that went through the model so far."""
+
+    def grow(
+        self, parents: Sequence[Node | None], ids: Sequence[Sequence[int]]
+    ) -> tuple[list[Node], list[torch.Tensor]]:
+        """Nodes after `parents`, and the [T, H] hidden states of their own tokens.
+
+        Args:
+            parents: where each goes on; None to begin.
+            ids: the new token ids of each, at least one.
+        """
+        nodes = [Node(parent, own) for parent, own in zip(parents, ids, strict=True)]
+        return nodes, self._run(nodes)
+
+    def behind(self, node: Node, n: int, ids: Sequence[int]) -> torch.Tensor:
+        """The last hidden state of `ids` put after the first `n` tokens of a node; not kept."""
+        assert node.cache is not None
+        own = Cache(
+            tuple(layer[:, :n] for layer in node.cache.keys),
+            tuple(layer[:, :n] for layer in node.cache.values),
+        )
+        before = self._joined(node.parent)
+        after = Cache.joined([own] if before is None else [before, own])
+        self.computed += len(ids)
+        return run(self.backend.body, [Segment(ids, after)]).hidden[-1]
+
+    def _run(self, nodes: Sequence[Node]) -> list[torch.Tensor]:
+        """Compute nodes, in passes of limited size, and keep their caches."""
+        hidden: list[torch.Tensor] = []
+        joined: dict[int, Cache | None] = {}
+        at = 0
+        while at < len(nodes):
+            end, spent = at, 0
+            while end < len(nodes) and (
+                end == at or spent + len(nodes[end].ids) <= self.backend.max_tokens
+            ):
+                spent += len(nodes[end].ids)
+                end += 1
+            group = nodes[at:end]
+            for node in group:
+                if id(node.parent) not in joined:
+                    joined[id(node.parent)] = self._joined(node.parent)
+            segments = [Segment(node.ids, joined[id(node.parent)]) for node in group]
+            ran = run(self.backend.body, segments, keep=True)
+            self.computed += spent
+            for node, start, cache in zip(group, ran.starts, ran.caches, strict=True):
+                self._keep(node, cache)
+                hidden.append(ran.hidden[start : start + len(node.ids)])
+            at = end
+        return hidden
+
+    def _joined(self, node: Node | None) -> Cache | None:
+        """The cache of the whole prefix; what was dropped is computed again."""
+        if node is None:
+            return None
+        parts: list[Cache] = []
+        for part in node.path():
+            if part.cache is None:
+                before = Cache.joined(parts) if parts else None
+                ran = run(self.backend.body, [Segment(part.ids, before)], keep=True)
+                self.computed += len(part.ids)
+                self._keep(part, ran.caches[0])
+                parts.append(ran.caches[0])
+            else:
+                self._kept.move_to_end(id(part))
+                parts.append(part.cache)
+        return Cache.joined(parts)
+
+    def _keep(self, node: Node, cache: Cache) -> None:
+        node.cache = cache
+        self._kept[id(node)] = node
+        self._n_kept += len(node.ids)
+        while self._n_kept > self._max_kept and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            oldest.cache = None
+            self._n_kept -= len(oldest.ids)

@@ -1,0 +1,252 @@
+"""Published weights to a body and a head: native classes alone, safetensors alone.
+
+The body is the decoder that transformers has for the folder's model type, whatever class the
+folder names. The head's tensors are read from the same files by their published names, and of an
+output matrix only the rows that are needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prmkit.chat import Tokenizer, single_token
+from prmkit.checkpoints import check_folder, default_device, quiet_transformers
+from prmkit.errors import CheckpointError
+from prmkit.scorers.backends import packed
+from prmkit.scorers.families.heads import (
+    Head,
+    Linear,
+    MeanRow,
+    TokenRows,
+    TokenShare,
+    TwoLayers,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_OUTPUT = ("lm_head.weight", "model.embed_tokens.weight", "embed_tokens.weight")
+INDEX = "model.safetensors.index.json"
+
+
+class Tensors:
+    """The tensors of a folder by name, read when they are asked for.
+
+    Args:
+        folder: with one or more ``*.safetensors``.
+
+    Raises:
+        CheckpointError: if a file is damaged, or the index names a file that is not there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._file_of: dict[str, Path] = {}
+        for path in self._files():
+            with self._open(path) as handle:
+                self._file_of.update(dict.fromkeys(handle.keys(), path))
+
+    def _files(self) -> list[Path]:
+        files = sorted(self.folder.glob("*.safetensors"))
+        index = self.folder / INDEX
+        if index.is_file():
+            try:
+                named = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            except (ValueError, KeyError, AttributeError) as error:
+                raise CheckpointError(f"{index} is damaged: {error!r}") from None
+            missing = named - {path.name for path in files}
+            if missing:
+                raise CheckpointError(
+                    f"{index} names {sorted(missing)[0]}, which is not there ({len(missing)} of "
+                    f"{len(named)} files are missing); the download is not complete"
+                )
+        return files
+
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as handle:
+                yield handle
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); copy or download it again"
+            ) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        with self._open(self._path(name)) as handle:
+            tensor: torch.Tensor = handle.get_tensor(name)
+            return tensor
+
+    def rows(self, name: str, rows: list[int]) -> torch.Tensor:
+        """A few rows of a matrix, without reading the rest."""
+        import torch
+
+        with self._open(self._path(name)) as handle:
+            part = handle.get_slice(name)
+            return torch.cat([part[row : row + 1] for row in rows])
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """A tensor, or None where there is none of that name."""
+        return self[name] if name in self._file_of else None
+
+    def names(self) -> list[str]:
+        """The names of all tensors."""
+        return sorted(self._file_of)
+
+    def _path(self, name: str) -> Path:
+        if name not in self._file_of:
+            raise CheckpointError(f"{self.folder} has no tensor {name!r}")
+        return self._file_of[name]
+
+
+def load_body(path: Path | str, device: str | None, dtype: Any = None) -> tuple[Any, str]:
+    """The decoder of a folder, without a head, on prmkit's packed attention; and its device.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or its weights lack a part of the body.
+    """
+    path = check_folder(path)
+    device = device or default_device()
+    import torch
+
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    packed.install()
+    model = _native(path, dtype)
+    try:
+        model.set_attn_implementation(packed.NAME)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{type(model).__name__} in {str(path)!r} does not let its attention be chosen: {error}"
+        ) from None
+    return model.to(device).eval(), device
+
+
+def _native(path: Path, dtype: Any) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        with quiet_transformers():
+            model, info = AutoModel.from_pretrained(
+                path,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be loaded: {error}") from None
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"the weights in {str(path)!r} lack {', '.join(sorted(info['missing_keys'])[:4])}; "
+            "they would have been random numbers"
+        )
+    return model
+
+
+def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any:
+    """The head as a module from [N, H] hidden states to [N, K] numbers, in float32.
+
+    Args:
+        folder: with the published weights.
+        head: which one.
+        tokenizer: of the same folder, for heads that are named by tokens.
+        width: H.
+
+    Raises:
+        CheckpointError: if the weights have no such head, or its shape is another one.
+    """
+    from prmkit.scorers.backends.modules import Ensemble, Share
+
+    tensors = Tensors(folder)
+    if isinstance(head, TokenRows):
+        rows = [single_token(tokenizer, token) for token in head.tokens]
+        return _linear(tensors.rows(_output(tensors), rows), _output_bias(tensors, rows), width)
+    if isinstance(head, TokenShare):
+        return Share(tensors[_output(tensors)], single_token(tokenizer, head.token))
+    if isinstance(head, MeanRow):
+        return _linear(tensors[_output(tensors)].float().mean(0, keepdim=True), None, width)
+    if isinstance(head, Linear):
+        key = next((k for k in head.keys if f"{k}.weight" in tensors), None)
+        if key is None:
+            raise CheckpointError(_no_head(tensors, [f"{k}.weight" for k in head.keys]))
+        layer = _layer(tensors, key, width)
+        return _checked(layer, layer.out_features, head.n_outputs, key)
+    if isinstance(head, TwoLayers):
+        return _two(tensors, head.first, head.second, head.n_outputs, width)
+    parts = []
+    for number in range(head.n_heads):
+        first = head.first.format(number)
+        if head.second is None:
+            layer = _layer(tensors, first, width)
+            parts.append(_checked(layer, layer.out_features, head.n_outputs, first))
+        else:
+            second = head.second.format(number)
+            parts.append(_two(tensors, first, second, head.n_outputs, width))
+    return Ensemble(parts)
+
+
+def _output(tensors: Tensors) -> str:
+    name = next((name for name in _OUTPUT if name in tensors), None)
+    if name is None:
+        raise CheckpointError(_no_head(tensors, list(_OUTPUT[:2])))
+    return name
+
+
+def _output_bias(tensors: Tensors, rows: list[int]) -> torch.Tensor | None:
+    return tensors["lm_head.bias"][rows] if "lm_head.bias" in tensors else None
+
+
+def _no_head(tensors: Tensors, wanted: list[str]) -> str:
+    heads = [name for name in tensors.names() if ".layers." not in name]
+    return (
+        f"the weights in {str(tensors.folder)!r} have no head of this family: expected "
+        f"{' or '.join(wanted)}, found {', '.join(heads[:8]) or 'none outside of the layers'}"
+    )
+
+
+def _layer(tensors: Tensors, key: str, width: int) -> Any:
+    if f"{key}.weight" not in tensors:
+        raise CheckpointError(_no_head(tensors, [f"{key}.weight"]))
+    bias = tensors.get(f"{key}.bias")
+    return _linear(tensors[f"{key}.weight"], bias, width, key)
+
+
+def _linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, width: int, key: str = "the head"
+) -> Any:
+    from torch import nn
+
+    if weight.ndim != 2 or weight.shape[1] != width:
+        raise CheckpointError(
+            f"{key} has the shape {tuple(weight.shape)}; the model's hidden states have {width}"
+        )
+    layer = nn.Linear(width, weight.shape[0], bias=bias is not None)
+    layer.weight.data = weight.float()
+    if bias is not None:
+        layer.bias.data = bias.float()
+    return layer
+
+
+def _two(tensors: Tensors, first: str, second: str, n_outputs: int, width: int) -> Any:
+    from torch import nn
+
+    inner = _layer(tensors, first, width)
+    outer = _layer(tensors, second, inner.out_features)
+    return _checked(nn.Sequential(inner, nn.ReLU(), outer), outer.out_features, n_outputs, second)
+
+
+def _checked(head: Any, found: int, expected: int, key: str) -> Any:
+    if found != expected:
+        raise CheckpointError(f"{key} gives {found} numbers; this family's head gives {expected}")
+    return head

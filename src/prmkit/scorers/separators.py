@@ -1,0 +1,123 @@
+"""Separators inside of untrusted text: escaped or refused, counted, and never a position.
+
+A family reads its steps at a token, such as `` ки`` or a blank line. A problem or a step may hold
+that very text. Positions are known by construction, so none can move; but the model would see a
+step end that is none. Here the text's own ids are watched while they are made: a token that marks
+step ends is replaced by its characters, each tokenised alone, or the trajectory is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from prmkit.chat import Tokenizer, single_token
+from prmkit.records import Trajectory
+from prmkit.scorers.families.base import Discriminative, Rendered
+
+OnSeparator = Literal["escape", "error"]
+
+
+class Guarded(NamedTuple):
+    """A rendered trajectory.
+
+    Attributes:
+        rendered: its ids and positions.
+        escaped: how many separators were replaced.
+        refused: why it is not to be scored, or None.
+    """
+
+    rendered: Rendered
+    escaped: int
+    refused: str | None
+
+
+def guard(
+    trajectory: Trajectory, family: Discriminative, tokenizer: Tokenizer, on_separator: OnSeparator
+) -> Guarded:
+    """Render a trajectory, watching its own text for the family's tags."""
+    watching = Watching(tokenizer, family.tags)
+    rendered = family.render(trajectory, watching)
+    return Guarded(rendered, watching.n_escaped, watching.refusal(on_separator))
+
+
+class Watching:
+    """A tokenizer that keeps tags out of untrusted text.
+
+    Untrusted text is what `prmkit.chat.encode_text` tokenises: it asks for special tokens to be
+    split.
+
+    Args:
+        tokenizer: the model's own.
+        tags: texts of the tokens at which steps are read.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, tags: Sequence[str]):
+        self.watched: Any = tokenizer
+        self._tags = {single_token(tokenizer, tag): tag for tag in tags}
+        self.found: list[int] = []
+        self.n_escaped = 0
+
+    def refusal(self, on_separator: OnSeparator) -> str | None:
+        """Why text that was tokenised so far is refused, or None."""
+        if not self.found or on_separator == "escape":
+            return None
+        names = ", ".join(sorted({repr(self._tags[token]) for token in self.found}))
+        return (
+            f"the text holds {names} ({len(self.found)} times), where the steps of this family "
+            "end; on_separator='escape' (--on-separator escape) tokenises it otherwise"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.watched, name)
+
+    @property
+    def chat_template(self) -> Any:
+        """The Jinja template of a conversation, or None."""
+        return self.watched.chat_template
+
+    def decode(self, token_ids: Any, **settings: Any) -> Any:
+        """The text of token ids."""
+        return self.watched.decode(token_ids, **settings)
+
+    def apply_chat_template(self, conversation: Any, **settings: Any) -> Any:
+        """A conversation as one text."""
+        return self.watched.apply_chat_template(conversation, **settings)
+
+    def __call__(self, text: str, **settings: Any) -> Any:
+        """Token ids of a text, in which no tag is left if it is untrusted."""
+        encoded = self.watched(text, **settings)
+        if not settings.get("split_special_tokens") or self._tags.keys().isdisjoint(
+            encoded["input_ids"]
+        ):
+            return encoded
+        ids: list[int] = []
+        for token in encoded["input_ids"]:
+            if token not in self._tags:
+                ids.append(token)
+                continue
+            self.found.append(token)
+            spelled = self._spelled(token)
+            self.n_escaped += spelled != [token]
+            ids += spelled
+        return {"input_ids": ids}
+
+    def _spelled(self, token: int) -> list[int]:
+        """The characters of a tag, each tokenised alone; a tag of one character stays."""
+        text = self._tags[token]
+        if len(text) == 1:
+            return [token]
+        ids: list[int] = []
+        for character in text:
+            inside = self.watched(
+                "\n" + character, add_special_tokens=False, split_special_tokens=True
+            )["input_ids"]
+            before = self.watched("\n", add_special_tokens=False)["input_ids"]
+            ids += (
+                inside[len(before) :] if inside[: len(before)] == before else self._alone(character)
+            )
+        return ids
+
+    def _alone(self, character: str) -> list[int]:
+        ids = self.watched(character, add_special_tokens=False, split_special_tokens=True)
+        return list(ids["input_ids"])

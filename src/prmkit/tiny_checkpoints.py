@@ -1,0 +1,177 @@
+"""Tiny random checkpoints in the published layout of every family, for tests without downloads.
+
+The weights are random and the vocabulary small; class names, tensor names, special tokens, chat
+templates and the behaviour of the tokenizer are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prmkit.errors import UnknownName
+from prmkit.files import write_json
+from prmkit.scorers.families import DISCRIMINATIVE
+from prmkit.scorers.families.heads import (
+    Head,
+    HeadEnsemble,
+    Linear,
+    MeanRow,
+    TokenRows,
+    TokenShare,
+    TwoLayers,
+)
+from prmkit.tiny_tokenizers import TOKENIZERS
+
+if TYPE_CHECKING:
+    import torch
+
+HIDDEN, LAYERS, HEADS, CONTEXT = 32, 2, 4, 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a published checkpoint looks like on disk.
+
+    Attributes:
+        model_type: the decoder.
+        architecture: the class that config.json names.
+        tokenizer: which kind, a key of `TOKENIZERS`.
+        config: more entries of config.json.
+        words: texts that are one token each.
+        added: texts that are added to the vocabulary as tokens, not as special ones.
+        bias: whether its linear head has a bias.
+    """
+
+    model_type: Literal["llama", "mistral", "qwen2", "granite"]
+    architecture: str
+    tokenizer: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    bias: bool = True
+
+
+LAYOUTS: dict[str, Layout] = {
+    "step_end": Layout("llama", "LlamaForTokenClassification", "chatml"),
+    "math_shepherd": Layout("mistral", "MistralForCausalLM", "sentencepiece"),
+    "rlhflow": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "rlhflow_blank_line": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "skywork": Layout("qwen2", "Qwen2ForCausalLM", "qwen_bos"),
+    "qwen_prm": Layout(
+        "qwen2",
+        "Qwen2ForProcessRewardModel",
+        "chatml",
+        {
+            "auto_map": {
+                "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
+                "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel",
+            }
+        },
+    ),
+    "reasonflux": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml"),
+}
+
+
+def tiny_checkpoint(family: str, directory: Path | str, seed: int = 0) -> Path:
+    """Write a tiny random checkpoint of a family; the same for the same seed.
+
+    Args:
+        family: a name of `prm models --families`.
+        directory: where; made where absent.
+        seed: of the weights.
+
+    Raises:
+        UnknownName: if there is no such family.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    if family not in LAYOUTS:
+        raise UnknownName("family of reward models", family, LAYOUTS)
+    layout, folder = LAYOUTS[family], Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = TOKENIZERS[layout.tokenizer](layout.words, layout.added)
+    tokenizer.save_pretrained(folder)
+    generator = torch.Generator().manual_seed(seed)
+    config = _config(layout, tokenizer)
+    tensors = _body(config, generator)
+    head = DISCRIMINATIVE[family].head if family in DISCRIMINATIVE else TokenRows(())
+    tensors |= _head(head, layout, config.vocab_size, generator)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    described = {**json.loads(config.to_json_string()), **layout.config}
+    write_json(folder / "config.json", {**described, "architectures": [layout.architecture]})
+    return folder
+
+
+def _config(layout: Layout, tokenizer: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(
+        layout.model_type,
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS // 2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _body(config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Random weights of the decoder, by their published names."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        shapes = AutoModel.from_config(config).state_dict()  # type: ignore[no-untyped-call]
+    return {
+        f"model.{name}": _random(name, tensor.shape, generator) for name, tensor in shapes.items()
+    }
+
+
+def _random(name: str, shape: Any, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    if "norm" in name:
+        return torch.ones(shape) + 0.1 * torch.randn(shape, generator=generator)
+    # Large enough that attention and scores differ from token to token.
+    return 0.3 * torch.randn(shape, generator=generator)
+
+
+def _head(
+    head: Head, layout: Layout, vocabulary: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Random weights of the head, by their published names."""
+
+    def layer(key: str, rows: int, bias: bool = True) -> dict[str, torch.Tensor]:
+        made = {f"{key}.weight": _random(key, (rows, HIDDEN), generator)}
+        return made | ({f"{key}.bias": _random(key, (rows,), generator)} if bias else {})
+
+    if isinstance(head, TokenRows | TokenShare):
+        return layer("lm_head", vocabulary, bias=False)
+    if isinstance(head, MeanRow):
+        row = layer("lm_head", 1, bias=False)["lm_head.weight"]
+        return {"lm_head.weight": row.repeat(vocabulary, 1)}
+    if isinstance(head, Linear):
+        extra = layer("lm_head", vocabulary, bias=False) if "v_head" in head.keys[0] else {}
+        return extra | layer(head.keys[0], head.n_outputs, layout.bias)
+    if isinstance(head, TwoLayers):
+        return layer(head.first, HIDDEN) | layer(head.second, head.n_outputs)
+    assert isinstance(head, HeadEnsemble)
+    tensors: dict[str, torch.Tensor] = {}
+    for number in range(head.n_heads):
+        if head.second is None:
+            tensors |= layer(head.first.format(number), head.n_outputs)
+        else:
+            tensors |= layer(head.first.format(number), HIDDEN)
+            tensors |= layer(head.second.format(number), head.n_outputs)
+    return tensors

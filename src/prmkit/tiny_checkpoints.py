@@ -17,7 +17,6 @@ from prmkit.files import write_json
 from prmkit.scorers.families import DISCRIMINATIVE
 from prmkit.scorers.families.heads import (
     Head,
-    HeadEnsemble,
     Linear,
     MeanRow,
     TokenRows,
@@ -29,7 +28,7 @@ from prmkit.tiny_tokenizers import TOKENIZERS
 if TYPE_CHECKING:
     import torch
 
-HIDDEN, LAYERS, HEADS, CONTEXT = 32, 2, 4, 4096
+HIDDEN, LAYERS, HEADS, CONTEXT, ENSEMBLE = 32, 2, 4, 4096, 3
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,37 @@ class Layout:
     bias: bool = True
 
 
+def _remote(kind: str) -> dict[str, Any]:
+    """An entry that asks for code of the folder's own, which is never run."""
+    return {"auto_map": {"AutoModel": f"modeling_{kind}.RewardModel"}}
+
+
 LAYOUTS: dict[str, Layout] = {
     "step_end": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "math_shepherd": Layout("mistral", "MistralForCausalLM", "sentencepiece"),
     "rlhflow": Layout("llama", "LlamaForCausalLM", "llama3"),
     "rlhflow_blank_line": Layout("llama", "LlamaForCausalLM", "llama3"),
     "skywork": Layout("qwen2", "Qwen2ForCausalLM", "qwen_bos"),
-    "qwen_prm": Layout(
-        "qwen2",
-        "Qwen2ForProcessRewardModel",
-        "chatml",
-        {
-            "auto_map": {
-                "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
-                "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel",
-            }
-        },
-    ),
-    "reasonflux": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml"),
+    "qwen_prm": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml", _remote("qwen2_rm")),
+    "reasonflux": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml", _remote("qwen2_rm")),
+    "reasoneval": Layout("mistral", "ReasonEval_7B", "sentencepiece", {"score_dimension": 3}),
+    "reasoneval_redundancy": Layout("llama", "ReasonEval_34B", "sentencepiece", {"score_dim": 3}),
+    "pure": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
+    "trl": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
+    "trl_line": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
+    "math_minos": Layout("mistral", "MistralForTokenClassification", "sentencepiece"),
+    "llemma": Layout("llama", "LlamaForCausalLM", "sentencepiece"),
+    "universal_prm": Layout("qwen2", "UniversalPRM", "chatml", _remote("universal_prm")),
+    "universal_prm_reference": Layout("qwen2", "UniversalPRM", "chatml", _remote("universal_prm")),
+    "versa_prm": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "math_psa": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "er_prm": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "pqm": Layout("llama", "LlamaForCausalLM", "qwen_bos", added=("[PRM]",)),
+    "med_prm": Layout("llama", "LlamaForCausalLM", "llama3_plain", added=(" ки",)),
+    "granite": Layout("granite", "GraniteForCausalLM", "granite"),
+    "act_prm": Layout("qwen2", "Qwen2ForEnsemblePRM", "chatml", {"rr_token": " \n\n"}),
 }
+"""Every family with its published layout."""
 
 
 def tiny_checkpoint(family: str, directory: Path | str, seed: int = 0) -> Path:
@@ -166,12 +177,9 @@ def _head(
         return extra | layer(head.keys[0], head.n_outputs, layout.bias)
     if isinstance(head, TwoLayers):
         return layer(head.first, HIDDEN) | layer(head.second, head.n_outputs)
-    assert isinstance(head, HeadEnsemble)
     tensors: dict[str, torch.Tensor] = {}
-    for number in range(head.n_heads):
-        if head.second is None:
-            tensors |= layer(head.first.format(number), head.n_outputs)
-        else:
-            tensors |= layer(head.first.format(number), HIDDEN)
-            tensors |= layer(head.second.format(number), head.n_outputs)
+    shapes = ((HIDDEN, 8), (8, 8), (8, 1))
+    for key, (inputs, outputs) in zip(head.layers, shapes, strict=True):
+        tensors[f"{key}.weight"] = _random(key, (ENSEMBLE, inputs, outputs), generator)
+        tensors[f"{key}.bias"] = _random(key, (ENSEMBLE, outputs), generator)
     return tensors

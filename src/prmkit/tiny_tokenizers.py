@@ -93,14 +93,19 @@ def qwen_bos(words: Sequence[str] = (), added: Sequence[str] = ()) -> Any:
 
 
 def llama3(words: Sequence[str] = (), added: Sequence[str] = ()) -> Any:
-    """Llama 3's: a beginning of text before everything, headers and ``<|eot_id|>``."""
+    """Llama 3's: a beginning of text before everything, headers, `` ки`` as one token."""
+    return llama3_plain((" ки", *words), added)
+
+
+def llama3_plain(words: Sequence[str] = (), added: Sequence[str] = ()) -> Any:
+    """The same without that token."""
     from tokenizers import processors
 
     specials = [
         "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
         "<|eot_id|>", "<|reserved_special_token_0|>",
     ]  # fmt: skip
-    tokenizer = _byte_level([*COMMON, " ки", *words], specials)
+    tokenizer = _byte_level([*COMMON, *words], specials)
     tokenizer.add_tokens(list(added))
     start = tokenizer.token_to_id("<|begin_of_text|>")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -176,6 +181,7 @@ TOKENIZERS: dict[str, Callable[[Sequence[str], Sequence[str]], Any]] = {
     "chatml": chatml,
     "qwen_bos": qwen_bos,
     "llama3": llama3,
+    "llama3_plain": llama3_plain,
     "granite": granite,
     "sentencepiece": sentencepiece,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from prmkit.records import Semantics, StepScores, Trajectory, Unscored
+from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Unscored
 
 
 class Scorer(Protocol):
@@ -21,3 +21,14 @@ class Scorer(Protocol):
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores | Unscored]:
         """One result per trajectory, in order: as many finite scores as steps, or a reason."""
+
+
+@runtime_checkable
+class PrefixScorer(Scorer, Protocol):
+    """A scorer that goes on from a prefix: a search pays for new steps alone."""
+
+    def start(self, problem: Problem) -> Any:
+        """The state before the first step."""
+
+    def extend(self, states: Sequence[Any], steps: Sequence[Step]) -> tuple[list[float], list[Any]]:
+        """One more step after each state: its score, exact to the whole pass, and its state."""

@@ -131,7 +131,8 @@ class HFBackend:
         alike: dict[tuple[int, ...], list[int]] = {}
         for i, row in enumerate(rows):
             if row.positions:
-                alike.setdefault(tuple(row.ids[: row.begin]), []).append(i)
+                # Not its last token: an empty first step is read there.
+                alike.setdefault(tuple(row.ids[: max(row.begin - 1, 0)]), []).append(i)
         parts: list[_Part] = []
         spent = 0
         for begin, members in alike.items():

@@ -25,13 +25,26 @@ class Share(nn.Module):
         return logits[:, self.token, None] - logits.logsumexp(dim=1, keepdim=True)
 
 
-class Ensemble(nn.Module):
-    """[N, H] hidden states to [N, M·K]: the numbers of M heads after each other."""
+class Stacked(nn.Module):
+    """[N, H] hidden states to [N, M]: one number of each of M small networks.
 
-    def __init__(self, heads: list[nn.Module]):
+    Args:
+        layers: weight [M, inputs, outputs] and bias [M, outputs] of each layer; ReLU between.
+    """
+
+    def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]):
         super().__init__()
-        self.heads = nn.ModuleList(heads)
+        self.depth = len(layers)
+        for number, (weight, bias) in enumerate(layers):
+            self.register_buffer(f"weight{number}", weight.float())
+            self.register_buffer(f"bias{number}", bias.float())
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        return torch.cat([head(hidden) for head in self.heads], dim=1)
+        n_heads = self.get_buffer("weight0").shape[0]
+        x = hidden[None].expand(n_heads, -1, -1)
+        for number in range(self.depth):
+            x = x.relu() if number else x
+            weight, bias = self.get_buffer(f"weight{number}"), self.get_buffer(f"bias{number}")
+            x = torch.baddbmm(bias[:, None], x, weight)
+        return x.squeeze(2).T

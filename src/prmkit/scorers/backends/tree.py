@@ -26,22 +26,25 @@ class Node:
         parent: the node before it, or None at the beginning.
         ids: token ids between the two.
         length: tokens up to here, all of them.
+        last: [H] hidden state of the last token up to here.
     """
 
-    __slots__ = ("cache", "ids", "length", "parent")
+    __slots__ = ("cache", "ids", "last", "length", "parent")
 
     def __init__(self, parent: Node | None, ids: Sequence[int]):
         self.parent = parent
         self.ids = tuple(ids)
         self.length: int = len(self.ids) + (parent.length if parent else 0)
         self.cache: Cache | None = None
+        self.last: torch.Tensor | None = None
 
     def path(self) -> list[Node]:
-        """From the beginning to here."""
+        """From the beginning to here; nodes without a token of their own are left out."""
         node: Node | None = self
         path = []
         while node is not None:
-            path.append(node)
+            if node.ids:
+                path.append(node)
             node = node.parent
         return path[::-1]
 
@@ -69,13 +72,33 @@ class PrefixTree:
 
         Args:
             parents: where each goes on; None to begin.
-            ids: the new token ids of each, at least one.
+            ids: the new token ids of each; none where a family writes an empty step as nothing.
         """
         nodes = [Node(parent, own) for parent, own in zip(parents, ids, strict=True)]
-        return nodes, self._run(nodes)
+        computed = iter(self._run([node for node in nodes if node.ids]))
+        hidden = []
+        for node in nodes:
+            if node.ids:
+                own = next(computed)
+                node.last = own[-1]
+            else:
+                node.last = node.parent.last if node.parent else None
+                own = node.last[None] if node.last is not None else self._nothing()
+            hidden.append(own)
+        return nodes, hidden
+
+    def _nothing(self) -> torch.Tensor:
+        """Of a problem without a token: no hidden state."""
+        import torch
+
+        return torch.empty(0, self.backend.body.config.hidden_size)
 
     def behind(self, node: Node, n: int, ids: Sequence[int]) -> torch.Tensor:
         """The last hidden state of `ids` put after the first `n` tokens of a node; not kept."""
+        if not node.ids:
+            own_joined = self._joined(node)
+            self.computed += len(ids)
+            return run(self.backend.body, [Segment(ids, own_joined)]).hidden[-1]
         assert node.cache is not None
         own = Cache(
             tuple(layer[:, :n] for layer in node.cache.keys),
@@ -126,7 +149,7 @@ class PrefixTree:
             else:
                 self._kept.move_to_end(id(part))
                 parts.append(part.cache)
-        return Cache.joined(parts)
+        return Cache.joined(parts) if parts else None
 
     def _keep(self, node: Node, cache: Cache) -> None:
         node.cache = cache

@@ -166,7 +166,7 @@ def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any
     Raises:
         CheckpointError: if the weights have no such head, or its shape is another one.
     """
-    from prmkit.scorers.backends.modules import Ensemble, Share
+    from prmkit.scorers.backends.modules import Share, Stacked
 
     tensors = Tensors(folder)
     if isinstance(head, TokenRows):
@@ -184,16 +184,13 @@ def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any
         return _checked(layer, layer.out_features, head.n_outputs, key)
     if isinstance(head, TwoLayers):
         return _two(tensors, head.first, head.second, head.n_outputs, width)
-    parts = []
-    for number in range(head.n_heads):
-        first = head.first.format(number)
-        if head.second is None:
-            layer = _layer(tensors, first, width)
-            parts.append(_checked(layer, layer.out_features, head.n_outputs, first))
-        else:
-            second = head.second.format(number)
-            parts.append(_two(tensors, first, second, head.n_outputs, width))
-    return Ensemble(parts)
+    return Stacked([_stacked(tensors, key) for key in head.layers])
+
+
+def _stacked(tensors: Tensors, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+    if f"{key}.weight" not in tensors or f"{key}.bias" not in tensors:
+        raise CheckpointError(_no_head(tensors, [f"{key}.weight", f"{key}.bias"]))
+    return tensors[f"{key}.weight"], tensors[f"{key}.bias"]
 
 
 def _output(tensors: Tensors) -> str:

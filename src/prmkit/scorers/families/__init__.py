@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from prmkit.errors import UnknownName
-from prmkit.scorers.families import math_shepherd, qwen_prm, rlhflow, skywork, step_end
+from prmkit.scorers.families import (
+    act_prm,
+    er_prm,
+    granite,
+    llemma,
+    math_minos,
+    math_psa,
+    math_shepherd,
+    med_prm,
+    pqm,
+    pure,
+    qwen_prm,
+    reasoneval,
+    rlhflow,
+    skywork,
+    step_end,
+    trl,
+    universal_prm,
+    versa_prm,
+)
 from prmkit.scorers.families.base import Discriminative, Implicit, Piece, Rendered
 from prmkit.scorers.families.log_ratio import log_ratio_family
 
@@ -27,6 +46,22 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
         skywork.FAMILY,
         qwen_prm.FAMILY,
         qwen_prm.REASONFLUX,
+        reasoneval.FAMILY,
+        reasoneval.REDUNDANCY,
+        pure.FAMILY,
+        trl.BLANK_LINE,
+        trl.LINE,
+        math_minos.FAMILY,
+        llemma.FAMILY,
+        universal_prm.FAMILY,
+        universal_prm.WITH_REFERENCE,
+        versa_prm.FAMILY,
+        math_psa.FAMILY,
+        er_prm.FAMILY,
+        pqm.FAMILY,
+        med_prm.FAMILY,
+        granite.FAMILY,
+        act_prm.FAMILY,
     )
 }
 """Families with a head, read at one position per step."""

@@ -66,20 +66,16 @@ class TwoLayers:
 
 
 @dataclass(frozen=True)
-class HeadEnsemble:
-    """Several heads of one kind over the same hidden state; their numbers follow each other.
+class StackedHeads:
+    """M heads of three layers with ReLU between them, one output each; K = M.
+
+    Weights are stacked: [M, inputs, outputs], biases [M, outputs].
 
     Attributes:
-        n_heads: how many.
-        first: name of a head's first layer, with ``{}`` for its number.
-        second: name of its second layer, or None where there is one layer.
-        n_outputs: numbers of each.
+        layers: names of the three layers.
     """
 
-    n_heads: int
-    first: str
-    second: str | None
-    n_outputs: int
+    layers: tuple[str, str, str] = ("score.model.nn1", "score.model.nn2", "score.model.nn_out")
 
 
-Head = TokenRows | TokenShare | MeanRow | Linear | TwoLayers | HeadEnsemble
+Head = TokenRows | TokenShare | MeanRow | Linear | TwoLayers | StackedHeads

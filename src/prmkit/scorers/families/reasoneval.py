@@ -1,0 +1,60 @@
+r"""ReasonEval: three classes at the last token of each step.
+
+    Question:\n{question}\nAnswer:\nLet's think step by step.\n{step}{step}…
+
+The published code puts padding tokens between the steps to find their ends and takes them out
+again, so each step is tokenised on its own and nothing stands between them. Classes are negative,
+neutral and positive. Validity = P(neutral) + P(positive); redundancy = P(neutral).
+
+Header: Xia et al. 2024, arXiv:2404.05692, section 3; GAIR/ReasonEval-7B, GAIR/ReasonEval-34B.
+"""
+
+from __future__ import annotations
+
+from prmkit.chat import Tokenizer, beginning, encode_text
+from prmkit.records import Problem, Step
+from prmkit.scorers.families.base import Discriminative, Piece
+from prmkit.scorers.families.heads import Linear
+from prmkit.scorers.families.reading import Numbers, softmax
+from prmkit.scorers.families.wording import unnumbered
+
+
+def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
+    """The prompt around the question."""
+    text = f"Question:\n{problem.text}\nAnswer:\nLet's think step by step.\n"
+    return beginning(tokenizer) + encode_text(tokenizer, text)
+
+
+def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
+    """A step alone; an empty one is read at the token before it."""
+    del index
+    ids = encode_text(tokenizer, unnumbered(step.text))
+    return Piece(ids, len(ids) - 1)
+
+
+def validity(numbers: Numbers) -> list[float]:
+    """[S, 3] logits to P(neutral) + P(positive)."""
+    return [min(neutral + positive, 1.0) for _, neutral, positive in map(softmax, numbers)]
+
+
+def not_redundant(numbers: Numbers) -> list[float]:
+    """[S, 3] logits to 1 - P(neutral), so that higher is better here as everywhere."""
+    return [1 - neutral for _, neutral, _ in map(softmax, numbers)]
+
+
+FAMILY = Discriminative(
+    name="reasoneval",
+    begin=begin,
+    step=step,
+    read=validity,
+    head=Linear(3, ("score_head",)),
+    semantics="correctness",
+)
+REDUNDANCY = Discriminative(
+    name="reasoneval_redundancy",
+    begin=begin,
+    step=step,
+    read=not_redundant,
+    head=Linear(3, ("score_head",)),
+    semantics="correctness",
+)

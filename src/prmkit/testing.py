@@ -13,6 +13,18 @@ from collections.abc import Callable, Sequence
 from prmkit.policies.base import Policy, SamplingSettings
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import PrefixScorer, Scorer
+from prmkit.tiny_checkpoints import tiny_checkpoint
+
+__all__ = [
+    "POLICY_LAWS",
+    "SCORER_LAWS",
+    "UGLY_TEXTS",
+    "LawBroken",
+    "check_policy",
+    "check_scorer",
+    "tiny_checkpoint",
+    "ugly_trajectories",
+]
 
 UGLY_TEXTS = (
     "",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 COMMON = (
     " the", " is", " are", " a", " of", " and", " so", " how", " many", " has", " have", "The",
     "Step", " Step", " step", " answer", "So", " +", " -", " =", " *", "+", "-", "=", "Yes", "No",
     " Yes", " No", "yes", "no", "Y", " Y", "N", "correct", " correct", "user", "assistant",
-    "system", "\n\n", ".\n", ".\n\n", "\n\n\n\n", " \n\n\n\n", "\n\n\n\n\n", " \n\n\n\n\n",
+    "system", "\n\n", " \n\n", ".\n", ".\n\n", "\n\n\n\n", " \n\n\n\n", "\n\n\n\n\n",
+    " \n\n\n\n\n",
     " apples", "Question", "Answer",
 )  # fmt: skip
 """Words that are one token in Qwen's and Llama's vocabularies, or merge there as they do here."""
@@ -52,12 +54,7 @@ def _byte_level(words: Sequence[str], specials: Sequence[str]) -> Any:
     merges: list[tuple[str, str]] = []
     for word in words:
         (spelled, _), *_ = spell.pre_tokenize_str(word)
-        left = spelled[0]
-        for symbol in spelled[1:]:
-            if left + symbol not in vocabulary:
-                vocabulary[left + symbol] = len(vocabulary)
-                merges.append((left, symbol))
-            left += symbol
+        _learn(spelled, vocabulary, merges)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"), spell]
@@ -65,6 +62,25 @@ def _byte_level(words: Sequence[str], specials: Sequence[str]) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(specials))
     return tokenizer
+
+
+def _learn(word: str, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    """Add what merges a word to one token, after all that is there already."""
+    while len(tokens := _merged(word, merges)) > 1:
+        merges.append((tokens[0], tokens[1]))
+        vocabulary.setdefault(tokens[0] + tokens[1], len(vocabulary))
+
+
+def _merged(word: str, merges: Sequence[tuple[str, str]]) -> list[str]:
+    """Byte-pair encoding: the earliest merge that applies, until none does."""
+    tokens = list(word)
+    rank = {pair: i for i, pair in enumerate(merges)}
+    while True:
+        pairs = [(rank[pair], i) for i, pair in enumerate(pairwise(tokens)) if pair in rank]
+        if not pairs:
+            return tokens
+        _, at = min(pairs)
+        tokens[at : at + 2] = [tokens[at] + tokens[at + 1]]
 
 
 def _wrapped(tokenizer: Any, **settings: Any) -> Any:
@@ -143,14 +159,9 @@ def sentencepiece(words: Sequence[str] = (), added: Sequence[str] = ()) -> Any:
         vocabulary.setdefault(symbol, len(vocabulary))
     pieces = [word.replace(" ", "▁") for word in (*COMMON, " ки", " и", *words) if "\n" not in word]
     for piece in pieces:
-        left = piece[0]
-        vocabulary.setdefault(left, len(vocabulary))
-        for symbol in piece[1:]:
+        for symbol in piece:
             vocabulary.setdefault(symbol, len(vocabulary))
-            if left + symbol not in vocabulary:
-                vocabulary[left + symbol] = len(vocabulary)
-                merges.append((left, symbol))
-            left += symbol
+        _learn(piece, vocabulary, merges)
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True

@@ -51,13 +51,13 @@ def _remembered(tokenizer: Tokenizer, key: Hashable, make: Callable[[], T]) -> T
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of untrusted text: no special token comes out, whatever the text spells."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return list(ids)
+    settings = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    return list(tokenizer(text, **settings)["input_ids"])
 
 
 def encode_markup(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a piece of a template: special tokens are read as such."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -7,6 +7,7 @@
     │   └── AmbiguousFormat  several formats fit the file: the candidates are named
     ├── LabelPolicyNeeded (ValueError)  labels cannot be converted without a decision of yours
     ├── UnknownName (KeyError)  no such format, splitter, family, …; names the near matches
+    │   └── UnknownCheckpoint  a model of no known family; says how to name one
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
     ├── ScoringError (RuntimeError)  a scorer could not score what had to be scored
@@ -81,6 +82,28 @@ class UnknownName(PrmkitError, KeyError):
         near = difflib.get_close_matches(self.name, self.known, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         return f"no {self.kind} is called {self.name!r}.{hint} Known: {', '.join(self.known)}."
+
+
+class UnknownCheckpoint(UnknownName):
+    """A model of no known family.
+
+    Args:
+        name: what was given.
+        known: the known checkpoints.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]):
+        super().__init__("checkpoint", name, known)
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (self.name, self.known)
+
+    def __str__(self) -> str:
+        return (
+            super().__str__().partition(" Known: ")[0]
+            + " If it is of a known family, name it with family=… (--family NAME); the families "
+            "and the known checkpoints are listed by: prm models"
+        )
 
 
 class CheckpointError(PrmkitError, ValueError):

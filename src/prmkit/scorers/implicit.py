@@ -1,58 +1,62 @@
-"""Scorers that compare two language models: implicit rewards, without a head."""
+"""Scorers without a head: how likely a step is, to one language model or to one against another."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from prmkit.checkpoints import load_causal_lm, load_tokenizer
 from prmkit.errors import CheckpointError
 from prmkit.records import Semantics, StepScores, Trajectory, Unscored
-from prmkit.scorers.batching import batches
+from prmkit.scorers.backends.log_probs import LogProbs
 from prmkit.scorers.families.base import Implicit, Rendered
 from prmkit.scorers.families.log_ratio import log_ratio_family
 
-MAX_TOKENS = 4096
-"""Tokens of one forward pass, padding included."""
-
 
 class ImplicitScorer:
-    """Scores each step by the log-ratio of two causal language models.
+    """Scores each step by the log-probabilities of its tokens.
 
     Args:
         path: the model π.
-        reference: the reference π_ref; both must have the same tokenizer.
+        reference: the reference π_ref; both must have the same tokenizer. None for families that
+            compare nothing.
         family: how the log-probabilities are read; by default the plain log-ratio per step.
         device: where the models run.
-        max_tokens: tokens of one forward pass, padding included.
+        max_tokens: tokens of one forward pass.
 
     Raises:
-        CheckpointError: if a folder is no such model, or the tokenizers differ.
+        CheckpointError: if a folder is no such model, the tokenizers differ, or the family needs a
+            reference and there is none.
     """
 
     def __init__(
         self,
         path: Path | str,
-        reference: Path | str,
+        reference: Path | str | None = None,
         *,
         family: Implicit | None = None,
         device: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
     ):
         self.family = family or log_ratio_family()
-        self._tokenizer = load_tokenizer(path)
-        if load_tokenizer(reference).get_vocab() != self._tokenizer.get_vocab():
+        if self.family.compares and reference is None:
             raise CheckpointError(
-                f"{str(path)!r} and {str(reference)!r} have different tokenizers; a log-ratio "
-                "needs the same tokens under both models"
+                f"the family {self.family.name!r} compares two models; name the reference of "
+                f"{str(path)!r} with reference=… (--reference)"
             )
-        self._model, self._device = load_causal_lm(path, device)
-        self._reference, _ = load_causal_lm(reference, device)
-        self._max_tokens = max_tokens
-        self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
-        self.name = f"{Path(path).name}/{Path(reference).name}"
+        self._model = LogProbs(path, device=device, max_tokens=max_tokens)
+        self._reference: LogProbs | None = None
+        self.name = Path(path).name
+        if self.family.compares and reference is not None:
+            self._reference = LogProbs(reference, device=device, max_tokens=max_tokens)
+            self.name += f"/{Path(reference).name}"
+            if self._reference.tokenizer.get_vocab() != self._model.tokenizer.get_vocab():
+                raise CheckpointError(
+                    f"{str(path)!r} and {str(reference)!r} have different tokenizers; a "
+                    "log-ratio needs the same tokens under both models"
+                )
+        limits = [m.context for m in (self._model, self._reference) if m and m.context]
+        self._context = min(limits, default=None)
 
     @property
     def semantics(self) -> Semantics:
@@ -61,45 +65,76 @@ class ImplicitScorer:
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[StepScores | Unscored]:
         """See `prmkit.scorers.base.Scorer.score`."""
-        rendered = [self.family.render(t, self._tokenizer) for t in trajectories]
-        results: list[StepScores | Unscored] = [
-            Unscored(
-                reason=f"{len(r.ids)} tokens; the model reads at most {self._context}",
-                model=self.name,
+        results: list[StepScores | Unscored] = []
+        for found in self._log_probs(trajectories):
+            if isinstance(found, Unscored):
+                results.append(found)
+                continue
+            ours, theirs = found
+            values = self.family.read(ours, theirs)
+            results.append(
+                StepScores(values=tuple(values), semantics=self.semantics, model=self.name)
+                if all(map(math.isfinite, values))
+                else Unscored(reason="a log-probability is not finite", model=self.name)
             )
-            for r in rendered
-        ]
-        fits = [
-            i
-            for i, r in enumerate(rendered)
-            if self._context is None or len(r.ids) <= self._context
-        ]
-        for group in batches([len(rendered[i].ids) for i in fits], self._max_tokens):
-            rows = [fits[g] for g in group]
-            batch = [rendered[i] for i in rows]
-            log_probs = self._log_probs(self._model, batch)
-            reference = self._log_probs(self._reference, batch)
-            for i, ours, theirs in zip(rows, log_probs, reference, strict=True):
-                results[i] = self._read(ours, theirs, rendered[i])
         return results
 
-    def _read(self, ours: list[float], theirs: list[float], row: Rendered) -> StepScores | Unscored:
-        values = self.family.read(ours, theirs, row)
-        if not all(map(math.isfinite, values)):
-            return Unscored(reason="a log-probability is not finite", model=self.name)
-        return StepScores(values=tuple(values), semantics=self.semantics, model=self.name)
+    def token_ratios(
+        self, trajectories: Sequence[Trajectory]
+    ) -> list[list[list[float]] | Unscored]:
+        """Of each trajectory, of each step, the log-ratio of each token.
 
-    def _log_probs(self, model: Any, rows: list[Rendered]) -> list[list[float]]:
-        """The log-probability of each token after the first, for each row."""
-        import torch
+        Of π alone where the family compares nothing. It is the finest grain of an implicit
+        reward, before β: r_t of arXiv:2412.01981, eq. 3.
+        """
+        results: list[list[list[float]] | Unscored] = []
+        for found in self._log_probs(trajectories):
+            if isinstance(found, Unscored):
+                results.append(found)
+                continue
+            ours, theirs = found
+            zeros = theirs or [[0.0] * len(of_step) for of_step in ours]
+            results.append(
+                [
+                    [p - q for p, q in zip(a, b, strict=True)]
+                    for a, b in zip(ours, zeros, strict=True)
+                ]
+            )
+        return results
 
-        width = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        ids = ids.to(self._device)
-        with torch.inference_mode():
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-            of_token = logits.gather(2, ids[:, 1:, None]).squeeze(2) - logits.logsumexp(2)
-            flat: list[list[float]] = of_token.cpu().tolist()
-        return [values[: len(row.ids) - 1] for values, row in zip(flat, rows, strict=True)]
+    def _log_probs(
+        self, trajectories: Sequence[Trajectory]
+    ) -> list[tuple[list[list[float]], list[list[float]] | None] | Unscored]:
+        """Of each trajectory, the log-probabilities of each step's tokens under both models."""
+        rows = [self.family.render(t, self._model.tokenizer) for t in trajectories]
+        fits = [i for i, row in enumerate(rows) if self._fits(row)]
+        ids = [rows[i].ids for i in fits]
+        # The very first token has nothing before it that could predict it.
+        first = [max(rows[i].begin, 1) for i in fits]
+        ours = dict(zip(fits, self._model.log_probs(ids, first), strict=True))
+        theirs = (
+            dict(zip(fits, self._reference.log_probs(ids, first), strict=True))
+            if self._reference
+            else {}
+        )
+        return [
+            (_by_step(row, ours[i]), _by_step(row, theirs[i]) if self._reference else None)
+            if i in ours
+            else Unscored(
+                reason=f"{len(row.ids)} tokens; the model reads at most {self._context}",
+                model=self.name,
+            )
+            for i, row in enumerate(rows)
+        ]
+
+    def _fits(self, row: Rendered) -> bool:
+        return self._context is None or len(row.ids) <= self._context
+
+
+def _by_step(row: Rendered, flat: Sequence[float]) -> list[list[float]]:
+    """Numbers of the tokens after the beginning, step by step."""
+    offset = max(row.begin, 1)
+    return [
+        list(flat[max(start - offset, 0) : position + 1 - offset])
+        for start, position in zip(row.starts, row.positions, strict=True)
+    ]

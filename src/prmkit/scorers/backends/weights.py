@@ -173,9 +173,9 @@ def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any
         rows = [single_token(tokenizer, token) for token in head.tokens]
         return _linear(tensors.rows(_output(tensors), rows), _output_bias(tensors, rows), width)
     if isinstance(head, TokenShare):
-        return Share(tensors[_output(tensors)], single_token(tokenizer, head.token))
+        return Share(output_matrix(tensors), single_token(tokenizer, head.token))
     if isinstance(head, MeanRow):
-        return _linear(tensors[_output(tensors)].float().mean(0, keepdim=True), None, width)
+        return _linear(output_matrix(tensors).float().mean(0, keepdim=True), None, width)
     if isinstance(head, Linear):
         key = next((k for k in head.keys if f"{k}.weight" in tensors), None)
         if key is None:
@@ -191,6 +191,15 @@ def _stacked(tensors: Tensors, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     if f"{key}.weight" not in tensors or f"{key}.bias" not in tensors:
         raise CheckpointError(_no_head(tensors, [f"{key}.weight", f"{key}.bias"]))
     return tensors[f"{key}.weight"], tensors[f"{key}.bias"]
+
+
+def output_matrix(tensors: Tensors) -> torch.Tensor:
+    """[V, H] the output matrix of a language model, which may be its embeddings.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    return tensors[_output(tensors)]
 
 
 def _output(tensors: Tensors) -> str:

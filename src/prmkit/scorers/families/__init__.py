@@ -7,6 +7,7 @@ from prmkit.scorers.families import (
     act_prm,
     er_prm,
     granite,
+    implicit_prm,
     llemma,
     math_minos,
     math_psa,
@@ -24,7 +25,7 @@ from prmkit.scorers.families import (
     versa_prm,
 )
 from prmkit.scorers.families.base import Discriminative, Implicit, Piece, Rendered
-from prmkit.scorers.families.log_ratio import log_ratio_family
+from prmkit.scorers.families.log_ratio import CONTRAST, LIKELIHOOD, log_ratio_family
 
 __all__ = [
     "DISCRIMINATIVE",
@@ -66,8 +67,17 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
 }
 """Families with a head, read at one position per step."""
 
-IMPLICIT: dict[str, Implicit] = {found.name: found for found in (log_ratio_family(),)}
-"""Families that compare two language models."""
+IMPLICIT: dict[str, Implicit] = {
+    found.name: found
+    for found in (
+        log_ratio_family(),
+        implicit_prm.FAMILY,
+        implicit_prm.CUMULATED,
+        CONTRAST,
+        LIKELIHOOD,
+    )
+}
+"""Families that ask how likely a step is, most of them to two language models."""
 
 
 def discriminative(name: str) -> Discriminative:

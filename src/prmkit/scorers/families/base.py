@@ -15,6 +15,9 @@ from prmkit.chat import Tokenizer
 from prmkit.records import Problem, Semantics, Step, Trajectory
 from prmkit.scorers.families.heads import Head
 
+LogProbsOfSteps = Sequence[Sequence[float]]
+"""[S] of [T]: the log-probability of each token of each step."""
+
 
 class Rendered(NamedTuple):
     """A trajectory as a model reads it.
@@ -77,30 +80,48 @@ class Discriminative:
 
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
         """Token ids of the whole trajectory, and where its steps are read."""
-        ids = list(self.begin(trajectory.problem, tokenizer))
-        n_begin = len(ids)
-        positions, starts = [], []
-        for index, step in enumerate(trajectory.steps):
-            piece = self.step(step, index, tokenizer)
-            positions.append(len(ids) + piece.at)
-            starts.append(len(ids) + piece.start)
-            ids += piece.ids
-        end = () if self.end is None else tuple(self.end(tokenizer))
-        return Rendered(ids, positions, starts, n_begin, end)
+        rendered = _joined(self.begin, self.step, trajectory, tokenizer)
+        return rendered if self.end is None else rendered._replace(end=tuple(self.end(tokenizer)))
 
 
-class Implicit(NamedTuple):
-    """A family that compares two language models on the tokens of each step.
+@dataclass(frozen=True, kw_only=True)
+class Implicit:
+    """A family that scores a step by how likely its tokens are, to one model or to two.
 
     Attributes:
         name: how the family is called.
-        render: trajectory to token ids; a step's tokens are ``ids[start : position + 1]``.
-        read: [T - 1] log-probabilities of tokens 1 … T-1 under the model and under the
-            reference, and the rendering, to [S] scores.
+        begin: token ids of a problem, up to where its first step begins.
+        step: token ids of a step, given its 0-based index; all from its `start` to its `at` count.
+        read: of each step [T] log-probabilities under the model, and the same under the reference
+            (None where the family needs none), to [S] scores.
         semantics: what the scores mean.
+        compares: whether it needs a reference.
     """
 
     name: str
-    render: Callable[[Trajectory, Tokenizer], Rendered]
-    read: Callable[[Sequence[float], Sequence[float], Rendered], list[float]]
-    semantics: Semantics
+    begin: Callable[[Problem, Tokenizer], list[int]]
+    step: Callable[[Step, int, Tokenizer], Piece]
+    read: Callable[[LogProbsOfSteps, LogProbsOfSteps | None], list[float]]
+    semantics: Semantics = "log_ratio"
+    compares: bool = True
+
+    def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
+        """Token ids of the whole trajectory; step i is ``ids[starts[i] : positions[i] + 1]``."""
+        return _joined(self.begin, self.step, trajectory, tokenizer)
+
+
+def _joined(
+    begin: Callable[[Problem, Tokenizer], list[int]],
+    of_step: Callable[[Step, int, Tokenizer], Piece],
+    trajectory: Trajectory,
+    tokenizer: Tokenizer,
+) -> Rendered:
+    ids = list(begin(trajectory.problem, tokenizer))
+    n_begin = len(ids)
+    positions, starts = [], []
+    for index, step in enumerate(trajectory.steps):
+        piece = of_step(step, index, tokenizer)
+        positions.append(len(ids) + piece.at)
+        starts.append(len(ids) + piece.start)
+        ids += piece.ids
+    return Rendered(ids, positions, starts, n_begin)

@@ -5,45 +5,88 @@
 With π trained from π_ref on outcomes this is the implicit PRM of Yuan et al. 2024
 (arXiv:2412.01981, eq. 3, per step). With any two models that share a tokenizer, a stronger and
 a weaker one, it is a reward without training.
+
+``contrast`` and ``likelihood`` need no training at all and do not favour short steps: a step is cut
+into chunks of `CHUNK` tokens, each has the mean over its tokens, and the step has that of its
+lowest chunk, so that one bad calculation is not averaged away by the words around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
-from prmkit.chat import Tokenizer
-from prmkit.records import Trajectory
-from prmkit.scorers.families.base import Implicit, Rendered
+from prmkit.scorers.families.base import Implicit, LogProbsOfSteps
 from prmkit.scorers.families.step_end import STEP_END_FAMILY
 
-
-def render(trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
-    """As a policy reads it: question, then steps, each closed by a line end."""
-    return STEP_END_FAMILY.render(trajectory, tokenizer)
+CHUNK = 16
+"""Tokens of a chunk; the last one of a step may be shorter."""
 
 
-def make_read(beta: float) -> _Read:
-    """The read function for a β."""
-    return _Read(beta)
+class PerStep:
+    """β times the sum of log-ratios over each step's tokens. A class, so that it pickles.
 
+    Args:
+        beta: β.
+        cumulated: whether to add up over the steps: the value q_i of the prefix.
+    """
 
-class _Read:
-    """Sum of log-ratios over the tokens of each step, times β. A class, so that it pickles."""
+    def __init__(self, beta: float, *, cumulated: bool = False):
+        self.beta, self.cumulated = beta, cumulated
 
-    def __init__(self, beta: float):
-        self.beta = beta
-
-    def __call__(
-        self, log_probs: Sequence[float], reference: Sequence[float], rendered: Rendered
-    ) -> list[float]:
-        # log_probs[t - 1] belongs to token t.
-        ratios = [p - q for p, q in zip(log_probs, reference, strict=True)]
-        return [
-            self.beta * sum(ratios[start - 1 : end])
-            for start, end in zip(rendered.starts, rendered.positions, strict=True)
+    def __call__(self, ours: LogProbsOfSteps, theirs: LogProbsOfSteps | None) -> list[float]:
+        """[S] scores."""
+        assert theirs is not None
+        rewards = [
+            self.beta * math.fsum(token_ratios(p, q)) for p, q in zip(ours, theirs, strict=True)
         ]
+        if not self.cumulated:
+            return rewards
+        return [math.fsum(rewards[: i + 1]) for i in range(len(rewards))]
+
+
+def token_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """[T] log-ratios of one step's tokens."""
+    return [p - q for p, q in zip(ours, theirs, strict=True)]
+
+
+def lowest_chunk(values: Sequence[float], size: int = CHUNK) -> float:
+    """The lowest mean over chunks of `size` tokens; 0 for a step without tokens."""
+    chunks = [values[at : at + size] for at in range(0, len(values), size)]
+    return min((math.fsum(chunk) / len(chunk) for chunk in chunks), default=0.0)
+
+
+def contrast(ours: LogProbsOfSteps, theirs: LogProbsOfSteps | None) -> list[float]:
+    """[S] the lowest chunk of each step's log-ratios."""
+    assert theirs is not None
+    return [lowest_chunk(token_ratios(p, q)) for p, q in zip(ours, theirs, strict=True)]
+
+
+def likelihood(ours: LogProbsOfSteps, theirs: LogProbsOfSteps | None) -> list[float]:
+    """[S] the lowest chunk of each step's log-probabilities."""
+    del theirs
+    return [lowest_chunk(p) for p in ours]
+
+
+def _plain(
+    name: str,
+    read: Callable[[LogProbsOfSteps, LogProbsOfSteps | None], list[float]],
+    compares: bool = True,
+) -> Implicit:
+    """A family that reads question and steps as prmkit's own models do."""
+    return Implicit(
+        name=name,
+        begin=STEP_END_FAMILY.begin,
+        step=STEP_END_FAMILY.step,
+        read=read,
+        compares=compares,
+    )
 
 
 def log_ratio_family(beta: float = 1.0) -> Implicit:
     """The family for a β (1 by default: the plain log-ratio)."""
-    return Implicit(name="log_ratio", render=render, read=make_read(beta), semantics="log_ratio")
+    return _plain("log_ratio", PerStep(beta))
+
+
+CONTRAST = _plain("contrast", contrast)
+LIKELIHOOD = _plain("likelihood", likelihood, compares=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from prmkit.errors import InvalidSetting
 from prmkit.records import Finish, Trajectory
@@ -81,6 +81,14 @@ class Policy(Protocol):
         Returns:
             One list of `n` completions per prefix, in order.
         """
+
+
+@runtime_checkable
+class Chooser(Policy, Protocol):
+    """A policy whose logits are to be had: it says how likely each of a few words comes next."""
+
+    def choose(self, prefixes: Sequence[Trajectory], choices: Sequence[str]) -> list[list[float]]:
+        """[N, K] probabilities of K choices after each of N prefixes, among the choices alone."""
 
 
 FINISH_OF: dict[CompletionFinish, Finish] = {"eos": "eos", "stop": "open", "length": "length"}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prmkit.chat import encode_question, encode_text
+from prmkit.chat import encode_inside, encode_question, encode_text
 from prmkit.checkpoints import load_causal_lm, load_tokenizer
-from prmkit.errors import InputTooLong
+from prmkit.errors import InputTooLong, PolicyError
 from prmkit.policies.base import Completion, CompletionFinish, SamplingSettings
 from prmkit.records import Trajectory
 
@@ -75,6 +75,38 @@ class HFPolicy:
             for (i, _), completion in zip(batch, drawn, strict=True):
                 results[i].append(completion)
         return [results[i] for i in range(len(prefixes))]
+
+    def choose(self, prefixes: Sequence[Trajectory], choices: Sequence[str]) -> list[list[float]]:
+        """Of each prefix, how likely each choice is as its next token, among the choices alone.
+
+        Args:
+            prefixes: open trajectories.
+            choices: K texts that begin with different tokens.
+
+        Returns:
+            [N, K] probabilities; each row adds up to 1.
+
+        Raises:
+            InputTooLong: if a prefix leaves no room for a token in the model's context.
+            PolicyError: if two choices begin with the same token.
+        """
+        import torch
+
+        first = [encode_inside(self._tokenizer, choice)[:1] for choice in choices]
+        if [] in first or len({token for (token,) in first}) < len(choices):
+            raise PolicyError(
+                f"{self.name!r} cannot choose between {list(choices)!r}: they do not begin with "
+                "different tokens"
+            )
+        columns = [token for (token,) in first]
+        found: list[list[float]] = []
+        ids = [self._encode(prefix) for prefix in prefixes]
+        with torch.inference_mode():
+            for at in range(0, len(ids), self._max_rows):
+                batch = ids[at : at + self._max_rows]
+                logits, _, _ = self._prefill(batch, max(len(row) for row in batch))
+                found += logits[:, columns].float().softmax(dim=-1).cpu().tolist()
+        return found
 
     def _encode(self, prefix: Trajectory) -> list[int]:
         ids = encode_question(self._tokenizer, prefix.problem)

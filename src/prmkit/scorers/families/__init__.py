@@ -6,8 +6,10 @@ from prmkit.errors import UnknownName
 from prmkit.scorers.families import (
     act_prm,
     er_prm,
+    gen_prm,
     granite,
     implicit_prm,
+    judge,
     llemma,
     math_minos,
     math_psa,
@@ -16,21 +18,25 @@ from prmkit.scorers.families import (
     pqm,
     pure,
     qwen_prm,
+    r_prm,
     reasoneval,
     rlhflow,
     skywork,
     step_end,
+    think_prm,
     trl,
     universal_prm,
     versa_prm,
 )
-from prmkit.scorers.families.base import Discriminative, Implicit, Piece, Rendered
+from prmkit.scorers.families.base import Discriminative, Generative, Implicit, Piece, Rendered
 from prmkit.scorers.families.log_ratio import CONTRAST, LIKELIHOOD, log_ratio_family
 
 __all__ = [
     "DISCRIMINATIVE",
+    "GENERATIVE",
     "IMPLICIT",
     "Discriminative",
+    "Generative",
     "Implicit",
     "Piece",
     "Rendered",
@@ -78,6 +84,19 @@ IMPLICIT: dict[str, Implicit] = {
     )
 }
 """Families that ask how likely a step is, most of them to two language models."""
+
+
+GENERATIVE: dict[str, Generative] = {
+    found.name: found
+    for found in (
+        judge.FAMILY,
+        think_prm.FAMILY,
+        r_prm.FAMILY,
+        gen_prm.FAMILY,
+        gen_prm.WITH_CODE,
+    )
+}
+"""Families that judge in words."""
 
 
 def discriminative(name: str) -> Discriminative:

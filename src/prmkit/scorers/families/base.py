@@ -7,12 +7,13 @@ depend on later steps, one pass scores all of them and a search may go on from a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prmkit.chat import Tokenizer
-from prmkit.records import Problem, Semantics, Step, Trajectory
+from prmkit.policies.base import SamplingSettings
+from prmkit.records import Message, Problem, Semantics, Step, Trajectory
 from prmkit.scorers.families.heads import Head
 
 LogProbsOfSteps = Sequence[Sequence[float]]
@@ -108,6 +109,75 @@ class Implicit:
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
         """Token ids of the whole trajectory; step i is ``ids[starts[i] : positions[i] + 1]``."""
         return _joined(self.begin, self.step, trajectory, tokenizer)
+
+
+class Write(NamedTuple):
+    """A wish of a generative family: go on writing a reply.
+
+    Attributes:
+        messages: the conversation before the reply.
+        reply: what the reply already says.
+        stop: texts that end the writing; they stay at its end.
+        max_new_tokens: the writing ends here at the latest.
+    """
+
+    messages: tuple[Message, ...]
+    reply: str
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 2048
+
+
+class Choose(NamedTuple):
+    """A wish of a generative family: how likely is each choice as the reply's next word?
+
+    Answered by probabilities, or by None where the model's logits are not to be had.
+
+    Attributes:
+        messages: the conversation before the reply.
+        reply: what the reply already says.
+        choices: words that begin with different tokens.
+    """
+
+    messages: tuple[Message, ...]
+    reply: str
+    choices: tuple[str, ...]
+
+
+class RunCode(NamedTuple):
+    """A wish of a generative family: what does this program print?
+
+    Answered by its output.
+
+    Attributes:
+        code: Python, written by a model: it runs in a sandbox, or not at all.
+    """
+
+    code: str
+
+
+Wish = Write | Choose | RunCode
+Critique = Generator[Wish, Any, list[float] | str]
+"""Yields wishes, receives their answers, returns a score per step, or why there are none."""
+
+
+class Generative(NamedTuple):
+    """A family that judges in words.
+
+    Attributes:
+        name: how the family is called.
+        critique: judges a trajectory once; samples of it are averaged.
+        sampling: how its words are drawn.
+        n_samples: critiques of each trajectory, as its authors have it.
+        semantics: what the scores mean.
+        runs_code: whether it wishes for `RunCode`.
+    """
+
+    name: str
+    critique: Callable[[Trajectory], Critique]
+    sampling: SamplingSettings
+    n_samples: int = 1
+    semantics: Semantics = "correctness"
+    runs_code: bool = False
 
 
 def _joined(

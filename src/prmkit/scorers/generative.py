@@ -177,7 +177,7 @@ def _each(
     running: Sequence[_Running],
     reasons: Sequence[list[str]],
 ) -> dict[int, Any]:
-    """Answers of one call; where an input is too long, each is asked alone and that one drops out."""
+    """Answers of one call; where an input is too long, each goes alone and that one drops out."""
     try:
         return dict(zip(numbers, ask(numbers), strict=True))
     except InputTooLong as error:

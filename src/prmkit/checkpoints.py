@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prmkit.errors import CheckpointError, MissingDependency
+from prmkit.files import whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -252,16 +251,8 @@ def save_model(folder: Path | str, model: Any, tokenizer: Any, note: Mapping[str
         tokenizer: its tokenizer.
         note: what `read_note` will give back.
     """
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with quiet_transformers():
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-    (temporary / NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    for path in temporary.iterdir():
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with whole_folder(folder) as place:
+        with quiet_transformers():
+            model.save_pretrained(place)
+            tokenizer.save_pretrained(place)
+        (place / NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@
     │   └── UnknownCheckpoint  a model of no known family; says how to name one
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── BackendError (RuntimeError)  a model server refused a request or did not answer
     ├── ScoringError (RuntimeError)  a scorer could not score what had to be scored
     ├── WorkerError (RuntimeError)  a helper process cannot be started
     ├── InputTooLong (ValueError)  more tokens than the model can read
@@ -112,6 +113,10 @@ class CheckpointError(PrmkitError, ValueError):
 
 class PolicyError(PrmkitError, RuntimeError):
     """A policy could not answer a request."""
+
+
+class BackendError(PrmkitError, RuntimeError):
+    """A model server refused a request, did not answer, or answered something else."""
 
 
 class ScoringError(PrmkitError, RuntimeError):

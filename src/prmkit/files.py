@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,33 @@ def atomic_text(path: Path | str) -> Iterator[TextIO]:
         text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
         stack.callback(text.detach)
         yield text
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """A folder to fill, which appears under `path` only if the block ends without error.
+
+    Its files are synced to disk before the rename. An older folder of that name is replaced then,
+    and stays as it was on any error.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield place
+        for file in place.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        place.chmod(0o777 & ~umask)
+        if path.exists():
+            shutil.rmtree(path)
+        place.replace(path)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path | str, value: Any) -> None:

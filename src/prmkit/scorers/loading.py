@@ -1,71 +1,176 @@
 """A scorer from a name: a folder, or an id of the Hugging Face hub.
 
 How a model reads its steps is said, in this order: by the caller (`family`), by the note that
-`prm train` writes beside its models, by the table of published checkpoints.
+prmkit writes beside its models, by the table of published checkpoints.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prmkit.chat import single_token
 from prmkit.checkpoints import NOTE_FILE, find_checkpoint, load_tokenizer
 from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
+from prmkit.policies.hf import HFPolicy
+from prmkit.scorers import calibration
 from prmkit.scorers.base import Scorer
 from prmkit.scorers.checkpoints import BY_ID, Checkpoint, find
-from prmkit.scorers.discriminative import DiscriminativeScorer
-from prmkit.scorers.families import DISCRIMINATIVE, IMPLICIT
+from prmkit.scorers.convert_model import ADAPTER, FOLDED, folded, is_adapter
+from prmkit.scorers.discriminative import Backend, DiscriminativeScorer
+from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT, Discriminative
+from prmkit.scorers.generative import GenerativeScorer
 from prmkit.scorers.implicit import ImplicitScorer
 from prmkit.scorers.separators import OnSeparator
 
-ADAPTER = "adapter_config.json"
+FAMILIES = (*DISCRIMINATIVE, *IMPLICIT, *GENERATIVE)
+"""The names of all families."""
 
 
-def load_scorer(
-    model: Path | str,
-    *,
-    family: str | None = None,
-    reference: Path | str | None = None,
-    device: str | None = None,
-    on_separator: OnSeparator = "escape",
-) -> Scorer:
-    """Load the scorer of a model.
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which reward model, and where it runs.
 
-    Args:
-        model: a folder, or an id of the hub.
-        family: how it reads steps; by default what its note or the table of checkpoints says.
-        reference: for implicit families, the model to compare with; by default what the table
-            says.
-        device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
-        on_separator: see `DiscriminativeScorer`.
+    Attributes:
+        model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm.
+        family: how it reads steps (see prm models); by default what is known of the model.
+        reference: of implicit families: the model that it is compared with, folder or id.
+        device: cpu or cuda; by default a GPU where there is one.
+        server: instead of this process, a server with the model: vllm=URL or sglang=URL; the
+            model's folder is still needed for its tokenizer.
+        served_as: the model's name on the server; by default that of its folder.
+        on_separator: text that spells the token where steps end: escape it, or leave the
+            solution unscored (error).
+        samples: of generative families: critiques of each solution.
+        allow_code: of gen_prm_code: run programs that the model writes, in a sandbox.
+        uncalibrated: leave a calibration beside the model aside.
+    """
+
+    model: str = "embedded/prm"
+    family: str | None = None
+    reference: str | None = None
+    device: str | None = None
+    server: str | None = None
+    served_as: str | None = None
+    on_separator: OnSeparator = "escape"
+    samples: int | None = None
+    allow_code: bool = False
+    uncalibrated: bool = False
+
+
+class Resolved(NamedTuple):
+    """What is known of a model before its weights are read.
+
+    Attributes:
+        folder: where it is.
+        family: the name of its family.
+        known: its line of the table, where it has one.
+        is_folded: whether its head was folded into a token classifier.
+    """
+
+    folder: Path
+    family: str
+    known: Checkpoint | None
+    is_folded: bool
+
+
+def resolve(model: Path | str, family: str | None = None) -> Resolved:
+    """Find a model's folder and family.
 
     Raises:
         UnknownCheckpoint: if nobody says what family the model is of.
         UnknownName: if there is no such family.
+        CheckpointError: if there is no such folder, or it holds an adapter alone.
+    """
+    if family is not None and family not in FAMILIES:
+        raise UnknownName("family of reward models", family, FAMILIES)
+    known = find(model)
+    if is_adapter(model):
+        raise CheckpointError(
+            f"{str(model)!r} is an adapter ({ADAPTER}), not a whole model. Merge it with its base "
+            f"first: prm convert-model {model} OUT --layout merged"
+        )
+    folder = find_checkpoint(model)
+    note = _note(folder)
+    noted = note.get("family")
+    name = family or (noted if isinstance(noted, str) else None) or (known and known.family)
+    if not name:
+        raise UnknownCheckpoint(str(model), BY_ID)
+    if name not in FAMILIES:
+        raise UnknownName("family of reward models", name, FAMILIES)
+    return Resolved(folder, name, known, note.get("head") == FOLDED)
+
+
+def load_scorer(model: Path | str | None = None, settings: ModelSettings | None = None) -> Scorer:
+    """Load the scorer of a model.
+
+    Args:
+        model: a folder, or an id of the hub; by default the one that the settings name.
+        settings: how it is read, and where it runs.
+
+    Raises:
+        UnknownCheckpoint: if nobody says what family the model is of.
+        UnknownName: if there is no such family or kind of server.
         CheckpointError: if the folder does not hold such a model, or not such a tokenizer.
     """
-    known = find(model)
-    folder = _folder(model)
-    name = family or _noted(folder) or (known.family if known else None)
-    if name is None:
-        raise UnknownCheckpoint(str(model), BY_ID)
-    if known is not None and family is None:
-        check_tokens(folder, known)
-    if name in DISCRIMINATIVE:
+    settings = settings or ModelSettings()
+    found = resolve(settings.model if model is None else model, settings.family)
+    if found.known is not None and settings.family is None:
+        check_tokens(found.folder, found.known)
+    scorer = _scorer(found, settings)
+    calibrator = None if settings.uncalibrated else calibration.load(found.folder)
+    return scorer if calibrator is None else calibration.CalibratedScorer(scorer, calibrator)
+
+
+def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:
+    if found.family in DISCRIMINATIVE:
+        family = DISCRIMINATIVE[found.family]
+        if found.is_folded:
+            family = folded(family)
         return DiscriminativeScorer(
-            folder, family=DISCRIMINATIVE[name], device=device, on_separator=on_separator
+            found.folder,
+            family=family,
+            device=settings.device,
+            on_separator=settings.on_separator,
+            backend=_backend(found.folder, family, settings) if settings.server else None,
         )
-    if name in IMPLICIT:
-        other = reference or (known.reference if known else None)
+    if settings.server:
+        raise CheckpointError(
+            f"the family {found.family!r} is not read from a server; leave --server out"
+        )
+    if found.family in IMPLICIT:
+        other = settings.reference or (found.known.reference if found.known else None)
         return ImplicitScorer(
-            folder,
+            found.folder,
             None if other is None else find_checkpoint(other),
-            family=IMPLICIT[name],
-            device=device,
+            family=IMPLICIT[found.family],
+            device=settings.device,
         )
-    raise UnknownName("family of reward models", name, {**DISCRIMINATIVE, **IMPLICIT})
+    return GenerativeScorer(
+        HFPolicy(found.folder, device=settings.device),
+        GENERATIVE[found.family],
+        n_samples=settings.samples,
+        allow_code=settings.allow_code,
+    )
+
+
+def _backend(folder: Path, family: Discriminative, settings: ModelSettings) -> Backend:
+    """The server that the settings name, as ``vllm=URL`` or ``sglang=URL``."""
+    from prmkit.scorers.backends.http import Endpoint, EndpointSettings
+    from prmkit.scorers.backends.sglang import SGLangBackend
+    from prmkit.scorers.backends.vllm import VLLMBackend
+
+    kinds: dict[str, Callable[..., Backend]] = {"vllm": VLLMBackend, "sglang": SGLangBackend}
+    kind, _, url = (settings.server or "").partition("=")
+    if kind not in kinds or not url.startswith(("http://", "https://")):
+        raise UnknownName(
+            "server (KIND=URL)", settings.server or "", (f"{k}=http://…" for k in kinds)
+        )
+    endpoint = Endpoint(EndpointSettings(url=url))
+    return kinds[kind](endpoint, settings.served_as or folder.name, folder, family.head)
 
 
 def check_tokens(folder: Path, known: Checkpoint) -> None:
@@ -87,29 +192,13 @@ def check_tokens(folder: Path, known: Checkpoint) -> None:
             )
 
 
-def _folder(model: Path | str) -> Path:
-    path = Path(model)
-    if (path / ADAPTER).is_file() and not (path / "config.json").is_file():
-        try:
-            described: Any = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
-            base = described["base_model_name_or_path"]
-        except (ValueError, KeyError, TypeError):
-            base = "its base model"
-        raise CheckpointError(
-            f"{str(model)!r} is an adapter for {base}, not a whole model. Merge the two first: "
-            f"prm convert-model {model} OUT --base FOLDER_OR_ID"
-        )
-    return find_checkpoint(model)
-
-
-def _noted(folder: Path) -> str | None:
-    """The family that the folder's own note names, if there is one."""
+def _note(folder: Path) -> dict[str, Any]:
+    """What prmkit noted beside the model; nothing where there is no note."""
     file = folder / NOTE_FILE
     if not file.is_file():
-        return None
+        return {}
     try:
         note: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is no JSON: {error}") from None
-    name = note.get("family") if isinstance(note, dict) else None
-    return name if isinstance(name, str) else None
+    return note if isinstance(note, dict) else {}

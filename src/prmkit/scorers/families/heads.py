@@ -79,3 +79,12 @@ class StackedHeads:
 
 
 Head = TokenRows | TokenShare | MeanRow | Linear | TwoLayers | StackedHeads
+
+
+def n_numbers(head: Head) -> int | None:
+    """K, where the head itself says so."""
+    if isinstance(head, TokenRows):
+        return len(head.tokens)
+    if isinstance(head, Linear | TwoLayers):
+        return head.n_outputs
+    return None if isinstance(head, StackedHeads) else 1

@@ -1,0 +1,200 @@
+"""One layout of weights to another, without loss: adapters merged, heads folded.
+
+A head that is one linear map of the hidden state, whatever its published layout (rows of an output
+matrix, a row repeated over the vocabulary, a value head), is the same map as the ``score`` layer of
+transformers' token classifiers. Folded into that layout it loads everywhere, is smaller by the
+rest of the output matrix, and can be served.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prmkit.checkpoints import (
+    NOTE_FILE,
+    check_folder,
+    find_checkpoint,
+    load_tokenizer,
+    quiet_transformers,
+)
+from prmkit.errors import CheckpointError, MissingDependency, UnknownName
+from prmkit.files import whole_folder, write_json
+from prmkit.scorers.backends.weights import Tensors, load_head
+from prmkit.scorers.families import DISCRIMINATIVE, Discriminative
+from prmkit.scorers.families.heads import Linear, MeanRow, TokenRows, n_numbers
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDED = "token_classifier"
+ADAPTER = "adapter_config.json"
+_OLD_HEADS = ("lm_head.", "v_head.", "score", "value_head", "reward_head", "classifier")
+_KEPT = ("*.jinja", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "added_*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertModelSettings:
+    """A checkpoint of one layout to one of another.
+
+    Attributes:
+        source: folder of the checkpoint, or of an adapter; or its id.
+        target: folder to write.
+        family: how the checkpoint reads its steps; by default what its note or the table says.
+        base: of an adapter: folder or id of the model that it adapts; by default what it names.
+        layout: token_classifier folds the head into a ``score`` layer; merged keeps the layout
+            of the base, for adapters.
+    """
+
+    source: Path
+    target: Path
+    family: str | None = None
+    base: str | None = None
+    layout: str = FOLDED
+
+
+def fold(source: Path | str, target: Path | str, family: Discriminative) -> None:
+    """Write a checkpoint whose head is one linear map as a token classifier, in safetensors.
+
+    Args:
+        source: folder of the checkpoint.
+        target: where it is written, whole or not at all.
+        family: of the checkpoint.
+
+    Raises:
+        CheckpointError: if the family's head is no single linear map, or the folder is not such a
+            checkpoint.
+    """
+    folder = check_folder(source)
+    if not isinstance(family.head, TokenRows | MeanRow | Linear):
+        raise CheckpointError(
+            f"the head of {family.name!r} is {type(family.head).__name__}, which is no single "
+            "linear layer; there is no token classifier that is the same"
+        )
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    head = load_head(folder, family.head, load_tokenizer(folder), described["hidden_size"])
+    tensors = Tensors(folder)
+    kept = {name: tensors[name] for name in tensors.names() if not name.startswith(_OLD_HEADS)}
+    prefix = "" if any(name.startswith("model.") for name in kept) else "model."
+    weights = {f"{prefix}{name}": tensor for name, tensor in kept.items()}
+    n_outputs = head.out_features
+    dtype = next(iter(weights.values())).dtype
+    weights["score.weight"] = head.weight.detach().to(dtype)
+    bias = head.bias.detach() if head.bias is not None else head.weight.new_zeros(n_outputs)
+    weights["score.bias"] = bias.to(dtype)
+    config = {k: v for k, v in described.items() if k not in ("auto_map", "architectures")}
+    config |= {
+        "architectures": [_classifier(described["model_type"])],
+        "num_labels": n_outputs,
+        "id2label": {str(i): f"LABEL_{i}" for i in range(n_outputs)},
+        "label2id": {f"LABEL_{i}": i for i in range(n_outputs)},
+        "tie_word_embeddings": False,
+    }
+    with whole_folder(target) as place:
+        _save(weights, place / "model.safetensors")
+        write_json(place / "config.json", config)
+        write_json(place / NOTE_FILE, {"family": family.name, "head": FOLDED})
+        _copy_tokenizer(folder, place)
+
+
+def folded(family: Discriminative) -> Discriminative:
+    """The family of a checkpoint whose head was folded; it reads the same numbers."""
+    return replace(family, head=Linear(n_numbers(family.head) or 1))
+
+
+def _classifier(model_type: str) -> str:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES as NAMES,
+    )
+
+    if model_type not in NAMES:
+        raise CheckpointError(f"transformers has no token classifier for {model_type!r}")
+    return str(NAMES[model_type])
+
+
+def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous() for k, v in weights.items()}, file, metadata={"format": "pt"})
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for pattern in _KEPT:
+        for file in source.glob(pattern):
+            shutil.copy2(file, target / file.name)
+
+
+def is_adapter(path: Path | str) -> bool:
+    """Whether a folder holds an adapter to a model, not a model."""
+    return (Path(path) / ADAPTER).is_file() and not (Path(path) / "config.json").is_file()
+
+
+def merge_adapter(source: Path | str, target: Path | str, base: Path | str | None = None) -> None:
+    """Write the model that an adapter and its base make together, as an ordinary folder.
+
+    Args:
+        source: the adapter's folder.
+        target: where the model is written, whole or not at all.
+        base: folder or id of the base; by default what the adapter names.
+
+    Raises:
+        CheckpointError: if there is no base, or it does not fit.
+        MissingDependency: if peft is not installed.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise MissingDependency("peft", "adapters", "merging an adapter") from None
+    from transformers import AutoModelForCausalLM
+
+    path = Path(source)
+    try:
+        named: Any = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
+        named = named["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / ADAPTER} is damaged: {error!r}") from None
+    if not any(path.glob("adapter_model*.safetensors")):
+        raise CheckpointError(
+            f"{str(path)!r} has no adapter_model.safetensors; pickles are refused"
+        )
+    folder = find_checkpoint(base or named)
+    try:
+        with quiet_transformers():
+            whole = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+            merged = peft.PeftModel.from_pretrained(whole, path).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the adapter in {str(path)!r} cannot be merged into {str(folder)!r}: {error}"
+        ) from None
+    with whole_folder(target) as place:
+        with quiet_transformers():
+            merged.save_pretrained(place)
+        _copy_tokenizer(path if (path / "tokenizer.json").is_file() else folder, place)
+
+
+def convert_model(settings: ConvertModelSettings, family: str) -> None:
+    """Convert a checkpoint as `settings` say; `family` is the one they name, or found otherwise.
+
+    Raises:
+        CheckpointError: if the layouts do not fit.
+        UnknownName: if there is no such family or layout.
+    """
+    if settings.layout not in (FOLDED, "merged"):
+        raise UnknownName("layout", settings.layout, (FOLDED, "merged"))
+    if settings.layout == "merged" or is_adapter(settings.source):
+        if not is_adapter(settings.source):
+            raise CheckpointError(f"{settings.source} is no adapter; there is nothing to merge")
+        merge_adapter(settings.source, settings.target, settings.base)
+        return
+    if family not in DISCRIMINATIVE:
+        raise UnknownName("family with a head", family, DISCRIMINATIVE)
+    fold(find_checkpoint(settings.source), settings.target, DISCRIMINATIVE[family])

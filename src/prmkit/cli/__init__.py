@@ -29,9 +29,13 @@ for _name, _help in {
     "label": "Label the steps of solutions by Monte Carlo rollouts.",
     "train": "Train a discriminative PRM on labelled steps.",
     "convert": "Convert a file of labelled steps from one format to another.",
+    "calibrate": "Fit a map from a model's scores to probabilities, and keep it beside the model.",
+    "models": "List the known reward models and families, and tell how to serve one.",
+    "convert-model": "Convert a checkpoint from one layout to another without loss.",
     "doctor": "Tell what is installed, which devices there are, and what is missing.",
 }.items():
-    app.command(f"prmkit.cli.{_name}:{_name}", name=_name, help=_help)
+    _module = _name.replace("-", "_")
+    app.command(f"prmkit.cli.{_module}:{_module}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

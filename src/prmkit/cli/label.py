@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
-from prmkit.cli.models import judge, model_folder
+from prmkit.cli.names import judge, model_folder
 from prmkit.errors import NothingToMeasure
 from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records

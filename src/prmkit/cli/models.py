@@ -1,55 +1,62 @@
-"""Names at the command line to folders and judges."""
+"""``prm models``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from prmkit.checkpoints import find_checkpoint
-from prmkit.embedded.build import WEIGHTS
-from prmkit.errors import FormatError, UnknownName
-from prmkit.policies.sampling import Judge, Outcome
-from prmkit.records import Problem, Record
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
 
-EMBEDDED = ("embedded/base", "embedded/policy", "embedded/prm")
+from prmkit.cli.console import DONE, out, print_json
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model: a path, an id of the Hugging Face hub, or ``embedded/prm`` and such.
+@dataclass(frozen=True)
+class ModelsSettings:
+    """What is told of models.
 
-    Raises:
-        UnknownName: if it begins with ``embedded/`` and is none of those that ship.
-        CheckpointError: if there is none.
+    Attributes:
+        model: one checkpoint, or part of its name; by default all.
+        families: list the families instead.
+        launch: tell how to serve the model: vllm or sglang.
     """
-    if name.startswith("embedded/") and not Path(name).exists():
-        if name not in EMBEDDED:
-            raise UnknownName("embedded model", name, EMBEDDED)
-        return WEIGHTS / name.removeprefix("embedded/")
-    return find_checkpoint(name)
+
+    model: str | None = None
+    families: bool = False
+    launch: str | None = None
 
 
-def judge() -> Judge:
-    """Judges solutions: by the world's own judge where the problem is of the embedded world."""
-    from prmkit.embedded.quickstart import judge as world_judge
-    from prmkit.policies.sampling import judge_by_answer
+def models(
+    settings: Annotated[ModelsSettings | None, Parameter(name="*")] = None, *, json: bool = False
+) -> int:
+    """List the known checkpoints and families, and tell how to serve one.
 
-    def by_kind(problem: Problem, text: str) -> Outcome:
-        is_world = "world" in problem.meta
-        return world_judge(problem, text) if is_world else judge_by_answer(problem, text)
-
-    return by_kind
-
-
-def distinct_problems(records: Iterable[Record], path: Path) -> list[Problem]:
-    """The problems of records, each once, in order.
-
-    Raises:
-        FormatError: if two different problems have the same id, which names their results.
+    Args:
+        json: print the findings as JSON.
     """
-    known: dict[str, Problem] = {}
-    for record in records:
-        problem = record.trajectory.problem
-        there = known.setdefault(problem.id, problem)
-        if there != problem:
-            raise FormatError(f"two different problems have the id {problem.id!r}", path)
-    return list(known.values())
+    from prmkit.scorers.catalogue import checkpoint_rows, family_rows, launch_lines
+
+    settings = settings or ModelsSettings()
+    if settings.launch is not None:
+        lines = launch_lines(settings.launch, settings.model)
+        if json:
+            print_json(lines)
+        else:
+            out().print(Text("\n".join(f"{key}: {value}" for key, value in lines.items())))
+        return DONE
+    rows = family_rows() if settings.families else checkpoint_rows(settings.model)
+    if json:
+        print_json(rows)
+        return DONE
+    out().print(_table(rows))
+    return DONE
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    return table

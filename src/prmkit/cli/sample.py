@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, bars, figures, out, print_json, say
-from prmkit.cli.models import distinct_problems, judge, model_folder
+from prmkit.cli.names import distinct_problems, judge, model_folder
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation.best_of_n import majority_at_n, pass_at_n

@@ -6,7 +6,7 @@ import json as json_lib
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli import console
-from prmkit.cli.models import model_folder
+from prmkit.cli.names import open_scorer
 from prmkit.errors import FormatError, InvalidRecord
 from prmkit.evaluation.first_error import predicted_first_error
 from prmkit.files import atomic_text
@@ -24,6 +24,7 @@ from prmkit.formats.files import Skipped, read_records
 from prmkit.ledger import Ledger
 from prmkit.records import Problem, Record, Scored, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import Scorer
+from prmkit.scorers.settings import ModelSettings
 from prmkit.splitting import splitter
 
 _BATCH = 64
@@ -36,7 +37,6 @@ class ScoreSettings:
     Attributes:
         file: solutions in any format that prm convert reads; - reads standard input: such rows,
             or plain text whose first paragraph is the problem and whose rest are the steps.
-        model: folder of a PRM, its id on the Hugging Face hub, or embedded/prm.
         problem: a problem, instead of a file; with --step.
         step: one step of its solution; give it once per step.
         aggregate: step scores to one number for the solution.
@@ -46,13 +46,11 @@ class ScoreSettings:
         from_: format of the file; by default what its first rows say.
         view: of PRM800K: path or completions.
         split: how text becomes steps (blank_line, line, number, sentence, thought, marker:TEXT).
-        device: cpu or cuda; by default a GPU where there is one.
         skip_bad: leave out rows that cannot be read, and list them.
     """
 
     file: Path | None = None
     _: KW_ONLY
-    model: str = "embedded/prm"
     problem: str | None = None
     step: Annotated[tuple[str, ...], Parameter(name="--step")] = ()
     aggregate: Aggregation = "min"
@@ -62,12 +60,14 @@ class ScoreSettings:
     from_: str | None = None
     view: str | None = None
     split: str | None = None
-    device: str | None = None
     skip_bad: bool = False
 
 
 def score(
-    settings: Annotated[ScoreSettings | None, Parameter(name="*")] = None, *, json: bool = False
+    settings: Annotated[ScoreSettings | None, Parameter(name="*")] = None,
+    *,
+    how: Annotated[ModelSettings | None, Parameter(name="*")] = None,
+    json: bool = False,
 ) -> int:
     """Score the steps of solutions, and mark the first suspected error.
 
@@ -77,17 +77,15 @@ def score(
     Args:
         json: print one JSON object per solution.
     """
-    from prmkit.scorers.discriminative import DiscriminativeScorer
-
-    settings = settings or ScoreSettings()
+    settings, how = settings or ScoreSettings(), how or ModelSettings()
     skipped: list[Skipped] = []
     records = _records(settings, skipped)
-    scorer = DiscriminativeScorer(model_folder(settings.model), device=settings.device)
-    if settings.model == "embedded/prm" and not json:
+    scorer = open_scorer(how)
+    if how.model == "embedded/prm" and not json:
         console.say("model: embedded/prm, which knows the stories of the embedded world alone")
     n_scored = n_unscored = 0
     kept: list[Record] = []
-    with _destination(settings, scorer) as (ledger, put):
+    with _destination(settings, how, scorer) as (ledger, put):
         for record in _scored(records, scorer, ledger, settings):
             last = record.scores[-1]
             n_unscored += isinstance(last, Unscored)
@@ -97,7 +95,7 @@ def score(
             if settings.report:
                 kept.append(record)
     if settings.report:
-        _report(kept, settings)
+        _report(kept, settings, how)
     if not json:
         console.tell_skipped(skipped, settings.file)
         wrote = f", written to {settings.out}" if settings.out else ""
@@ -169,13 +167,13 @@ class _Put:
 class _destination:
     """The output file and the ledger beside it; the ledger goes when the file is whole."""
 
-    def __init__(self, settings: ScoreSettings, scorer: Scorer):
+    def __init__(self, settings: ScoreSettings, how: ModelSettings, scorer: Scorer):
         self._out = settings.out
         self._ledger: Ledger | None = None
         self._file: Any = None
         if self._out is not None and not self._out.name.removesuffix(".gz").endswith(".jsonl"):
             raise FormatError("records are written as .jsonl or .jsonl.gz", self._out)
-        self._about = {"model": settings.model, "name": scorer.name}
+        self._about = {"model": asdict(how), "name": scorer.name}
 
     def __enter__(self) -> tuple[Ledger | None, _Put]:
         if self._out is None:
@@ -243,7 +241,7 @@ def _show(record: Record, scored: Scored, settings: ScoreSettings, as_json: bool
         console.out().print(console.scored_solution(record, scored, found, overall))
 
 
-def _report(records: list[Record], settings: ScoreSettings) -> None:
+def _report(records: list[Record], settings: ScoreSettings, how: ModelSettings) -> None:
     from prmkit.report import Report, write_report
 
     assert settings.report is not None
@@ -252,14 +250,14 @@ def _report(records: list[Record], settings: ScoreSettings) -> None:
         pools.setdefault(record.trajectory.problem.id, []).append(record)
     write_report(
         Report(
-            title=f"Steps scored by {settings.model}",
+            title=f"Steps scored by {how.model}",
             pools=list(pools.values()),
             which=-1,
             threshold=settings.threshold,
             aggregation=settings.aggregate,
             settings={
                 "file": settings.file,
-                "model": settings.model,
+                "model": how.model,
                 "aggregate": settings.aggregate,
                 "threshold": settings.threshold,
             },

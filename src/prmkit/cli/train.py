@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
-from prmkit.cli.models import model_folder
+from prmkit.cli.names import model_folder
 from prmkit.formats.files import read_records
 from prmkit.formats.labels import LabelPolicy
 from prmkit.training.trainer import TrainSettings

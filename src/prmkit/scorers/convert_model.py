@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from prmkit.checkpoints import (
     load_tokenizer,
     quiet_transformers,
 )
-from prmkit.errors import CheckpointError, MissingDependency, UnknownName
+from prmkit.errors import CheckpointError, MissingDependency
 from prmkit.files import whole_folder, write_json
 from prmkit.scorers.backends.weights import Tensors, load_head
-from prmkit.scorers.families import DISCRIMINATIVE, Discriminative
+from prmkit.scorers.families import Discriminative
 from prmkit.scorers.families.heads import Linear, MeanRow, TokenRows, n_numbers
 
 if TYPE_CHECKING:
@@ -34,26 +34,6 @@ FOLDED = "token_classifier"
 ADAPTER = "adapter_config.json"
 _OLD_HEADS = ("lm_head.", "v_head.", "score", "value_head", "reward_head", "classifier")
 _KEPT = ("*.jinja", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "added_*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertModelSettings:
-    """A checkpoint of one layout to one of another.
-
-    Attributes:
-        source: folder of the checkpoint, or of an adapter; or its id.
-        target: folder to write.
-        family: how the checkpoint reads its steps; by default what its note or the table says.
-        base: of an adapter: folder or id of the model that it adapts; by default what it names.
-        layout: token_classifier folds the head into a ``score`` layer; merged keeps the layout
-            of the base, for adapters.
-    """
-
-    source: Path
-    target: Path
-    family: str | None = None
-    base: str | None = None
-    layout: str = FOLDED
 
 
 def fold(source: Path | str, target: Path | str, family: Discriminative) -> None:
@@ -179,22 +159,3 @@ def merge_adapter(source: Path | str, target: Path | str, base: Path | str | Non
         with quiet_transformers():
             merged.save_pretrained(place)
         _copy_tokenizer(path if (path / "tokenizer.json").is_file() else folder, place)
-
-
-def convert_model(settings: ConvertModelSettings, family: str) -> None:
-    """Convert a checkpoint as `settings` say; `family` is the one they name, or found otherwise.
-
-    Raises:
-        CheckpointError: if the layouts do not fit.
-        UnknownName: if there is no such family or layout.
-    """
-    if settings.layout not in (FOLDED, "merged"):
-        raise UnknownName("layout", settings.layout, (FOLDED, "merged"))
-    if settings.layout == "merged" or is_adapter(settings.source):
-        if not is_adapter(settings.source):
-            raise CheckpointError(f"{settings.source} is no adapter; there is nothing to merge")
-        merge_adapter(settings.source, settings.target, settings.base)
-        return
-    if family not in DISCRIMINATIVE:
-        raise UnknownName("family with a head", family, DISCRIMINATIVE)
-    fold(find_checkpoint(settings.source), settings.target, DISCRIMINATIVE[family])

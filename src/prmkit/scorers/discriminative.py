@@ -14,7 +14,8 @@ from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Uns
 from prmkit.scorers.backends.hf import HFBackend
 from prmkit.scorers.backends.tree import Node, PrefixTree
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
-from prmkit.scorers.separators import Guarded, OnSeparator, Watching, guard
+from prmkit.scorers.separators import Guarded, Watching, guard
+from prmkit.scorers.settings import OnSeparator
 
 logger = logging.getLogger(__name__)
 

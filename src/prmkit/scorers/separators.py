@@ -9,13 +9,12 @@ step ends is replaced by its characters, each tokenised alone, or the trajectory
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from prmkit.chat import Tokenizer, single_token
 from prmkit.records import Trajectory
 from prmkit.scorers.families.base import Discriminative, Rendered
-
-OnSeparator = Literal["escape", "error"]
+from prmkit.scorers.settings import OnSeparator
 
 
 class Guarded(NamedTuple):

@@ -1,0 +1,74 @@
+"""Names at the command line to folders, scorers and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prmkit.checkpoints import find_checkpoint
+from prmkit.embedded.build import WEIGHTS
+from prmkit.errors import FormatError, UnknownName
+from prmkit.policies.sampling import Judge, Outcome
+from prmkit.records import Problem, Record
+from prmkit.scorers.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from prmkit.scorers.base import Scorer
+
+EMBEDDED = ("embedded/base", "embedded/policy", "embedded/prm")
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model: a path, an id of the Hugging Face hub, or ``embedded/prm`` and such.
+
+    Raises:
+        UnknownName: if it begins with ``embedded/`` and is none of those that ship.
+        CheckpointError: if there is none.
+    """
+    if name.startswith("embedded/") and not Path(name).exists():
+        if name not in EMBEDDED:
+            raise UnknownName("embedded model", name, EMBEDDED)
+        return WEIGHTS / name.removeprefix("embedded/")
+    return find_checkpoint(name)
+
+
+def open_scorer(settings: ModelSettings) -> Scorer:
+    """The scorer that the settings name.
+
+    Raises:
+        UnknownName: if it is an embedded model that does not ship.
+        CheckpointError: if there is none, or it is of another kind.
+    """
+    from prmkit.scorers.loading import load_scorer
+
+    name = settings.model
+    is_embedded = name.startswith("embedded/") and not Path(name).exists()
+    return load_scorer(model_folder(name) if is_embedded else name, settings)
+
+
+def judge() -> Judge:
+    """Judges solutions: by the world's own judge where the problem is of the embedded world."""
+    from prmkit.embedded.quickstart import judge as world_judge
+    from prmkit.policies.sampling import judge_by_answer
+
+    def by_kind(problem: Problem, text: str) -> Outcome:
+        is_world = "world" in problem.meta
+        return world_judge(problem, text) if is_world else judge_by_answer(problem, text)
+
+    return by_kind
+
+
+def distinct_problems(records: Iterable[Record], path: Path) -> list[Problem]:
+    """The problems of records, each once, in order.
+
+    Raises:
+        FormatError: if two different problems have the same id, which names their results.
+    """
+    known: dict[str, Problem] = {}
+    for record in records:
+        problem = record.trajectory.problem
+        there = known.setdefault(problem.id, problem)
+        if there != problem:
+            raise FormatError(f"two different problems have the id {problem.id!r}", path)
+    return list(known.values())

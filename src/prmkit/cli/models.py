@@ -50,13 +50,17 @@ def models(
         print_json(rows)
         return DONE
     out().print(_table(rows))
+    for row in rows if settings.model else ():
+        if row.get("note"):
+            out().print(Text(f"{row['id']}: {row['note']}"))
     return DONE
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    names = [name for name in rows[0] if name not in ("note", "licence")]
     table = Table()
-    for name in rows[0]:
-        table.add_column(name)
+    for name in names:
+        table.add_column(name, no_wrap=name in ("id", "family"))
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text(str(row[name] or "")) for name in names))
     return table

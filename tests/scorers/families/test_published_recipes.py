@@ -19,9 +19,7 @@ from transformers import (
 )
 
 from prmkit.records import Problem, Step, Trajectory
-from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.families import DISCRIMINATIVE
-from prmkit.testing import tiny_checkpoint
 
 QUESTION = "How many apples are there?"
 STEPS = ["So 3 + 4 = 7 apples.", "The answer is 7 - 2", "Yes, so 5."]
@@ -298,33 +296,19 @@ OURS = {"step_end"}
 """prmkit's own family is compared in tests/scorers/test_discriminative.py."""
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    made = {}
-
-    def get(family):
-        if family not in made:
-            made[family] = tiny_checkpoint(family, tmp_path_factory.mktemp(family), seed=3)
-        return made[family]
-
-    return get
-
-
 def test_every_family_has_its_recipe_here():
     assert {*RECIPES, *OURS} == {*DISCRIMINATIVE}
 
 
 @pytest.mark.parametrize("family", RECIPES)
-def test_scores_are_those_of_the_published_recipe(family, tiny):
-    folder = tiny(family)
+def test_scores_are_those_of_the_published_recipe(family, tiny, scorer_of):
     trajectory = Trajectory(
         problem=Problem(id="q", prompt=QUESTION, answer="5"),
         steps=tuple(Step(text=step) for step in STEPS),
         separator="\n",
     )
-    scorer = DiscriminativeScorer(folder, family=DISCRIMINATIVE[family], device="cpu")
-    (scored,) = scorer.score([trajectory])
-    expected = RECIPES[family](Plain(folder))
+    (scored,) = scorer_of(family).score([trajectory])
+    expected = RECIPES[family](Plain(tiny(family)))
     assert list(scored.values) == pytest.approx(expected, rel=1e-4, abs=1e-6)
     # Random weights tell the steps apart; equal numbers would prove nothing.
     assert max(expected) - min(expected) > 1e-3 * max(map(abs, expected))

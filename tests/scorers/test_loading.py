@@ -1,0 +1,218 @@
+"""A scorer by its name; and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
+from prmkit.records import Problem, Step, Trajectory
+from prmkit.scorers.calibration import CalibratedScorer, Platt, save
+from prmkit.scorers.checkpoints import CHECKPOINTS, find
+from prmkit.scorers.convert_model import fold, merge_adapter
+from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT
+from prmkit.scorers.families.heads import Linear, MeanRow, TokenRows
+from prmkit.scorers.loading import ModelSettings, load_scorer
+from prmkit.testing import tiny_checkpoint
+
+SOLUTION = Trajectory(
+    problem=Problem(id="q", prompt="How many?"),
+    steps=(Step(text="So 3 + 4 = 7."), Step(text="The answer is 7.")),
+)
+CPU = ModelSettings(device="cpu")
+
+
+def cpu(**settings):
+    return ModelSettings(device="cpu", **settings)
+
+
+def values(scorer):
+    return scorer.score([SOLUTION])[0].values
+
+
+def test_every_line_of_the_table_names_a_family():
+    for known in CHECKPOINTS:
+        assert known.family in {*DISCRIMINATIVE, *IMPLICIT, *GENERATIVE}, known.id
+        assert known.reference is None or known.family in IMPLICIT
+    assert len({known.id for known in CHECKPOINTS}) == len(CHECKPOINTS)
+    # All twenty-two text rows of the fact sheet; the two multimodal ones come later.
+    assert len({known.family for known in CHECKPOINTS}) >= 22
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Qwen/Qwen2.5-Math-PRM-7B", "Qwen/Qwen2.5-Math-PRM-7B"),
+        ("/models/Qwen2.5-Math-PRM-7B", "Qwen/Qwen2.5-Math-PRM-7B"),
+        ("/hub/models--GAIR--ReasonEval-7B/snapshots/0123", "GAIR/ReasonEval-7B"),
+        ("/models/Qwen2.5-Math-PRM-7B-mine", None),
+        ("rl-llm-agent/Llama-3.2-3B-Instruct-sft", "rl-llm-agent/Llama-3.2-3B-Instruct-*"),
+        ("nothing", None),
+    ],
+)
+def test_folders_are_known_by_their_names(name, expected):
+    found = find(name)
+    assert (found and found.id) == expected
+
+
+def test_a_folder_named_like_a_checkpoint_is_read_as_that(tmp_path):
+    folder = tiny_checkpoint("math_shepherd", tmp_path / "math-shepherd-mistral-7b-prm")
+    with pytest.raises(CheckpointError) as caught:
+        load_scorer(folder, CPU)
+    # The tiny tokenizer is not Mistral's: both ids are told.
+    assert "gives ' ки' the id" in str(caught.value)
+    assert "gives it 12902" in str(caught.value)
+    named = load_scorer(folder, cpu(family="math_shepherd"))
+    assert len(values(named)) == 2
+
+
+def test_an_unknown_model_is_refused_with_the_way_on(tmp_path):
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
+    with pytest.raises(UnknownCheckpoint, match=r"--family NAME.*prm models"):
+        load_scorer(folder, CPU)
+    near = tiny_checkpoint("qwen_prm", tmp_path / "Qwen2.5-Math-PRM-7b")
+    with pytest.raises(UnknownCheckpoint):
+        load_scorer(near, CPU)
+    with pytest.raises(UnknownName, match="Did you mean 'qwen_prm'"):
+        load_scorer(folder, cpu(family="qwen_prn"))
+
+
+@pytest.mark.parametrize("name", DISCRIMINATIVE)
+def test_every_family_loads_from_a_folder(name, tmp_path):
+    folder = tiny_checkpoint(name, tmp_path / "mine")
+    assert len(values(load_scorer(folder, cpu(family=name)))) == 2
+
+
+def test_implicit_and_generative_families_load_too(tmp_path):
+    one, two = (tiny_checkpoint("math_psa", tmp_path / str(s), seed=s) for s in (1, 2))
+    found = load_scorer(one, cpu(family="log_ratio", reference=str(two)))
+    assert found.semantics == "log_ratio"
+    with pytest.raises(CheckpointError, match="--reference"):
+        load_scorer(one, cpu(family="log_ratio"))
+    judge = load_scorer(one, cpu(family="judge", samples=1))
+    assert judge.name == "1, judge"
+
+
+def test_a_calibration_beside_the_model_is_used(tmp_path):
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
+    plain = values(load_scorer(folder, cpu(family="qwen_prm")))
+    save(folder, Platt(slope=0.0, intercept=0.0, odds=True))
+    found = load_scorer(folder, cpu(family="qwen_prm"))
+    assert isinstance(found, CalibratedScorer)
+    assert values(found) == (0.5, 0.5)
+    assert values(load_scorer(folder, cpu(family="qwen_prm", uncalibrated=True))) == plain
+
+
+LINEAR = [n for n, f in DISCRIMINATIVE.items() if isinstance(f.head, TokenRows | MeanRow | Linear)]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_folded_head_gives_the_same_scores(name, tmp_path):
+    folder = tiny_checkpoint(name, tmp_path / "whole")
+    fold(folder, tmp_path / "folded", DISCRIMINATIVE[name])
+    again = load_scorer(tmp_path / "folded", CPU)
+    assert values(again) == pytest.approx(
+        values(load_scorer(folder, cpu(family=name))), rel=1e-5, abs=1e-6
+    )
+    # A stock class of transformers reads it: nothing is missing, nothing is left over.
+    from transformers import AutoModelForTokenClassification
+
+    _, info = AutoModelForTokenClassification.from_pretrained(
+        tmp_path / "folded", output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+
+
+@pytest.mark.parametrize("name", sorted({*DISCRIMINATIVE} - {*LINEAR}))
+def test_other_heads_cannot_be_folded(name, tmp_path):
+    folder = tiny_checkpoint(name, tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="no single linear layer"):
+        fold(folder, tmp_path / "folded", DISCRIMINATIVE[name])
+    assert not (tmp_path / "folded").exists()
+
+
+def test_an_adapter_is_merged_with_its_base(tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = tiny_checkpoint("math_psa", tmp_path / "base")
+    torch.manual_seed(0)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="is an adapter"):
+        load_scorer(tmp_path / "adapter", cpu(family="math_psa"))
+    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        expected = model.eval()(input_ids=ids).logits
+        assert torch.allclose(merged.eval()(input_ids=ids).logits, expected, atol=1e-4)
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        assert not torch.allclose(plain(input_ids=ids).logits, expected, atol=1e-2)
+    assert len(values(load_scorer(tmp_path / "merged", cpu(family="math_psa")))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: shutil.rmtree(d), "is not a folder"),
+        (lambda d: (d / "tokenizer.json").unlink(), "no tokenizer.json"),
+        (
+            lambda d: (d / "model.safetensors").write_bytes(
+                (d / "model.safetensors").read_bytes()[:500]
+            ),
+            "cannot be loaded|is damaged",
+        ),
+        (
+            lambda d: (d / "model.safetensors").write_bytes(
+                (d / "model.safetensors").read_bytes()[:-2000]
+            ),
+            "cannot be loaded|is damaged",
+        ),
+        (
+            lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"),
+            "is a pickle, which can run code",
+        ),
+        (
+            lambda d: (d / "config.json").write_text(
+                json.dumps({"model_type": "mine", "auto_map": {"AutoModel": "m.M"}})
+            ),
+            "prmkit never runs a model's own code",
+        ),
+        (lambda d: (d / "config.json").write_text("{"), "is not JSON"),
+        (
+            lambda d: (d / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+            ),
+            "the download is not complete|cannot be loaded",
+        ),
+    ],
+)
+@pytest.mark.parametrize("family", ["qwen_prm", "math_shepherd"])
+def test_bad_folders_each_have_their_own_words(family, change, message, tmp_path):
+    folder = tiny_checkpoint(family, tmp_path / "mine")
+    change(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load_scorer(folder, cpu(family=family))
+
+
+@pytest.mark.parametrize(
+    ("of", "read_as", "message"),
+    [
+        ("math_shepherd", "qwen_prm", "no chat template|must be one token"),
+        ("qwen_prm", "pure", r"expected score.weight|no head of this family"),
+        ("qwen_prm", "math_shepherd", "no head of this family: expected lm_head.weight|one token"),
+        ("trl", "math_minos", "one token|gives 2 numbers"),
+    ],
+)
+def test_a_model_of_another_family_is_not_scored(of, read_as, message, tmp_path):
+    folder = tiny_checkpoint(of, tmp_path / "mine")
+    with pytest.raises(CheckpointError, match=message):
+        load_scorer(folder, cpu(family=read_as)).score([SOLUTION])

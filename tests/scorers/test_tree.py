@@ -1,0 +1,88 @@
+"""Prefixes that are kept: exact, shared, dropped and made again, and paid for once."""
+
+from __future__ import annotations
+
+import pytest
+
+from prmkit.errors import InputTooLong, InvalidRecord
+from prmkit.records import Problem, Step, Trajectory
+from prmkit.scorers.backends.tree import PrefixTree
+from prmkit.scorers.discriminative import DiscriminativeScorer
+from prmkit.scorers.families import DISCRIMINATIVE
+from prmkit.testing import tiny_checkpoint
+
+QUESTION = Problem(id="q", prompt="Mia has 12 apples. Mia finds 5 more. How many now?")
+
+
+@pytest.fixture
+def scorer(tiny_prm):
+    return DiscriminativeScorer(tiny_prm, device="cpu")
+
+
+def whole(scorer, texts):
+    trajectory = Trajectory(problem=QUESTION, steps=tuple(Step(text=t) for t in texts))
+    return scorer.score([trajectory])[0].values
+
+
+def grow(scorer, width, depth):
+    """A tree of all texts of `width` letters; (texts, score of the last) of every node."""
+    level = [((), scorer.start(QUESTION))]
+    found = []
+    for _ in range(depth):
+        states = [state for _, state in level for _ in range(width)]
+        texts = [(*before, f"step {k}") for before, _ in level for k in range(width)]
+        scores, states = scorer.extend(states, [Step(text=t[-1]) for t in texts])
+        found += list(zip(texts, scores, strict=True))
+        level = list(zip(texts, states, strict=True))
+    return found
+
+
+def test_a_tree_has_the_scores_of_its_paths(scorer):
+    for texts, score in grow(scorer, 2, 3):
+        assert score == pytest.approx(whole(scorer, texts)[-1], abs=1e-5)
+
+
+def test_every_token_of_a_tree_is_computed_once(scorer):
+    grow(scorer, 2, 3)
+    tokenizer = scorer._backend.tokenizer
+    begin = len(scorer.family.begin(QUESTION, tokenizer))
+    step = len(scorer.family.step(Step(text="step 0"), 0, tokenizer).ids)
+    assert scorer._tree.computed == begin + (2 + 4 + 8) * step
+
+
+def test_dropped_prefixes_are_made_again_and_change_nothing(scorer):
+    expected = dict(grow(scorer, 2, 4))
+    small = DiscriminativeScorer.__new__(DiscriminativeScorer)
+    small.__dict__.update(scorer.__dict__)
+    small._tree = PrefixTree(scorer._backend, max_kept=40)
+    for texts, score in grow(small, 2, 4):
+        assert score == pytest.approx(expected[texts], abs=1e-5)
+    assert small._tree.computed > scorer._tree.computed
+    assert small._tree._n_kept <= 40 + 60
+
+
+def test_states_of_different_problems_share_a_call(scorer):
+    other = Problem(id="o", prompt="Ben has 3 pens.")
+    states = [scorer.start(QUESTION), scorer.start(other), scorer.start(QUESTION)]
+    scores, _ = scorer.extend(states, [Step(text="a"), Step(text="b"), Step(text="b c d")])
+    assert scores[0] == pytest.approx(whole(scorer, ["a"])[0], abs=1e-5)
+    assert scores[2] == pytest.approx(whole(scorer, ["b c d"])[0], abs=1e-5)
+    (alone,) = scorer.score([Trajectory(problem=other, steps=(Step(text="b"),))])
+    assert scores[1] == pytest.approx(alone.values[0], abs=1e-5)
+    assert scorer.extend([], []) == ([], [])
+
+
+def test_what_cannot_be_extended_is_named(scorer, tmp_path):
+    state = scorer.start(QUESTION)
+    with pytest.raises(InputTooLong, match="reads at most 1024"):
+        scorer.extend([state], [Step(text=" 1" * 2000)])
+    with pytest.raises(ValueError, match="2 steps for 1 states"):
+        scorer.extend([state], [Step(text="a"), Step(text="b")])
+    strict = DiscriminativeScorer(
+        tiny_checkpoint("pure", tmp_path / "pure"),
+        family=DISCRIMINATIVE["pure"],
+        device="cpu",
+        on_separator="error",
+    )
+    with pytest.raises(InvalidRecord, match="where the steps of this family"):
+        strict.extend([strict.start(QUESTION)], [Step(text="a\n\nb")])

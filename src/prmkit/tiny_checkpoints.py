@@ -83,6 +83,9 @@ LAYOUTS: dict[str, Layout] = {
     "med_prm": Layout("llama", "LlamaForCausalLM", "llama3_plain", added=(" ки",)),
     "granite": Layout("granite", "GraniteForCausalLM", "granite"),
     "act_prm": Layout("qwen2", "Qwen2ForEnsemblePRM", "chatml", {"rr_token": " \n\n"}),
+    "outcome": Layout("qwen2", "Qwen2ForSequenceClassification", "chatml", bias=False),
+    "outcome_probability": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),
+    "agent_prm": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),
 }
 """Every family with its published layout."""
 

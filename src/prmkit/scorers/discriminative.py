@@ -112,7 +112,7 @@ class DiscriminativeScorer:
         if guarded.escaped:
             logger.info("%d separators inside of text were escaped", guarded.escaped)
         row, limit = guarded.rendered, self._backend.context
-        n_tokens = len(row.ids) + len(row.end)
+        n_tokens = row.longest
         if limit is not None and n_tokens > limit:
             return f"{n_tokens} tokens; the model reads at most {limit}"
         return None
@@ -160,15 +160,17 @@ class DiscriminativeScorer:
         if not states:
             return [], []
         tree = self._prefixes()
+        end = self.family.end(self._backend.tokenizer) if self.family.end else []
         pieces = []
         for state, step in zip(states, steps, strict=True):
             watching = Watching(self._backend.tokenizer, self.family.tags)
-            pieces.append(self.family.step(step, state.n_steps, watching))
-            self._check(watching, state.node.length + len(pieces[-1].ids))
+            piece = self.family.step(step, state.n_steps, watching)
+            n_new = max(len(piece.ids), piece.at + 1 + len(piece.tail) + len(end))
+            self._check(watching, state.node.length + n_new)
+            pieces.append(piece)
         nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
-        end = self.family.end(self._backend.tokenizer) if self.family.end else []
         read = [
-            tree.behind(node, piece.at + 1, end) if end else own[piece.at]
+            tree.behind(node, piece.at + 1, [*piece.tail, *end]) if end else own[piece.at]
             for node, piece, own in zip(nodes, pieces, hidden, strict=True)
         ]
         numbers = tree.backend.read(torch.stack(read))

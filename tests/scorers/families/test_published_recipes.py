@@ -23,6 +23,8 @@ from prmkit.scorers.families import DISCRIMINATIVE
 
 QUESTION = "How many apples are there?"
 STEPS = ["So 3 + 4 = 7 apples.", "The answer is 7 - 2", "Yes, so 5."]
+OBSERVATIONS = ["You see 7.", "Nothing.", "Done."]
+"""What an environment answers to each step, where there is one."""
 
 
 class Plain:
@@ -268,6 +270,24 @@ def act_prm(m):
     return torch.stack(heads).mean(0)[torch.tensor(ids) == m.tok.encode(" \n\n")[0]].tolist()
 
 
+def outcome(m, read=torch.sigmoid, observed=()):
+    """One pass per prefix, as if it were the whole answer; the last token of the chat counts."""
+    scores = []
+    for n in range(1, len(STEPS) + 1):
+        messages = [{"role": "user", "content": QUESTION}]
+        if observed:
+            for step, reply in zip(STEPS[:n], observed, strict=False):
+                messages.append({"role": "assistant", "content": step})
+                messages.append({"role": "user", "content": reply})
+            messages.pop()
+        else:
+            messages.append({"role": "assistant", "content": "\n\n".join(STEPS[:n])})
+        text = m.tok.apply_chat_template(messages, tokenize=False)
+        ids = m.tok.encode(text, add_special_tokens=False)
+        scores.append(read(m.layer(m.hidden(ids), "score")[-1, 0]).item())
+    return scores
+
+
 RECIPES = {
     "math_shepherd": math_shepherd,
     "rlhflow": rlhflow,
@@ -291,6 +311,9 @@ RECIPES = {
     "med_prm": med_prm,
     "granite": granite,
     "act_prm": act_prm,
+    "outcome": lambda m: outcome(m, lambda x: x),
+    "outcome_probability": outcome,
+    "agent_prm": lambda m: outcome(m, observed=OBSERVATIONS),
 }
 OURS = {"step_end"}
 """prmkit's own family is compared in tests/scorers/test_discriminative.py."""
@@ -304,7 +327,10 @@ def test_every_family_has_its_recipe_here():
 def test_scores_are_those_of_the_published_recipe(family, tiny, scorer_of):
     trajectory = Trajectory(
         problem=Problem(id="q", prompt=QUESTION, answer="5"),
-        steps=tuple(Step(text=step) for step in STEPS),
+        steps=tuple(
+            Step(text=step, observation=observation if family == "agent_prm" else None)
+            for step, observation in zip(STEPS, OBSERVATIONS, strict=True)
+        ),
         separator="\n",
     )
     (scored,) = scorer_of(family).score([trajectory])

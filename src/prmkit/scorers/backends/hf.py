@@ -82,7 +82,7 @@ class HFBackend:
                 Segment(rows[i].ids[len(begin) :], begins[begin] if begin else None)
                 for i, begin in jobs
             ]
-            ends = any(rows[i].end for i, _ in jobs)
+            ends = any(rows[i].ends for i, _ in jobs)
             ran = run(self.body, segments, keep=ends)
             hidden = (
                 self._behind([rows[i] for i, _ in jobs], segments, ran)
@@ -111,19 +111,22 @@ class HFBackend:
     def _behind(
         self, rows: Sequence[Rendered], segments: Sequence[Segment], ran: Ran
     ) -> torch.Tensor:
-        """Hidden states at the last token of each row's `end`, put behind each of its steps."""
+        """Hidden states at the last token of each step's end, put behind its position."""
         import torch
 
         last = []
         for row, segment, own in zip(rows, segments, ran.caches, strict=True):
             done = 0 if segment.after is None else segment.after.length
             behind = []
-            for position in row.positions:
+            for position, end in zip(row.positions, row.ends, strict=True):
                 parts = [] if segment.after is None else [segment.after]
                 parts.append(_cut(own, position + 1 - done))
-                behind.append(Segment(row.end, Cache.joined(parts)))
+                behind.append(Segment(end, Cache.joined(parts)))
             again = run(self.body, behind)
-            last += [again.hidden[start + len(row.end) - 1] for start in again.starts]
+            last += [
+                again.hidden[start + len(end) - 1]
+                for start, end in zip(again.starts, row.ends, strict=True)
+            ]
         return torch.stack(last)
 
     def _passes(self, rows: Sequence[Rendered]) -> Iterator[list[_Part]]:

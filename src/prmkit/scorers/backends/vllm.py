@@ -63,7 +63,7 @@ class VLLMBackend:
     def _row(self, row: Rendered) -> Numbers:
         if not row.positions:
             return []
-        if row.end:
+        if row.ends:
             return Unscored(
                 reason="this family reads each step behind an end of its own; use the hf backend",
                 model=self._model,

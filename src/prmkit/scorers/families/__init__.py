@@ -15,6 +15,7 @@ from prmkit.scorers.families import (
     math_psa,
     math_shepherd,
     med_prm,
+    outcome,
     pqm,
     pure,
     qwen_prm,
@@ -69,6 +70,9 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
         med_prm.FAMILY,
         granite.FAMILY,
         act_prm.FAMILY,
+        outcome.FAMILY,
+        outcome.PROBABILITY,
+        outcome.AGENT_PRM,
     )
 }
 """Families with a head, read at one position per step."""

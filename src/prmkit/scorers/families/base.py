@@ -28,15 +28,21 @@ class Rendered(NamedTuple):
         positions: [S] where each step is read, known by construction: nothing searches the ids.
         starts: [S] where each step's own tokens begin.
         begin: how many tokens belong to the problem; solutions of one problem share them.
-        end: token ids that a model wants behind each step to read it, but not before the next;
-            it is read at the last of them.
+        ends: of each step, token ids that a model wants behind its position to read it, but not
+            before the next step: it is read at the last of them. Empty where the position is read.
     """
 
     ids: list[int]
     positions: list[int]
     starts: list[int]
     begin: int = 0
-    end: tuple[int, ...] = ()
+    ends: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that is read."""
+        behind = zip(self.positions, self.ends, strict=True) if self.ends else ()
+        return max([len(self.ids), *(position + 1 + len(end) for position, end in behind)])
 
 
 class Piece(NamedTuple):
@@ -44,13 +50,16 @@ class Piece(NamedTuple):
 
     Attributes:
         ids: [T] token ids: the step and the markup around it.
-        at: which of them the step is read at.
+        at: which of them the step is read at; -1 is the token before them.
         start: which of them is the first of the step's own text.
+        tail: of families with an `end`: the rest of the step behind `at` where no step follows,
+            if its last tokens are other ones then.
     """
 
     ids: list[int]
     at: int
     start: int = 0
+    tail: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +75,9 @@ class Discriminative:
         semantics: what the scores mean.
         tags: texts of the tokens that mark where steps end; inside of a problem or a step they
             are escaped or refused, see `prmkit.scorers.discriminative`.
-        end: token ids that stand behind the last step and are read there; the published recipe
-            then takes one pass per step, ours goes on from the keys and values of one pass.
+        end: token ids that stand behind the last step, which is read at the last of them; the
+            published recipe then takes one pass per step, ours goes on from the keys and values
+            of one pass.
     """
 
     name: str
@@ -81,8 +91,7 @@ class Discriminative:
 
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
         """Token ids of the whole trajectory, and where its steps are read."""
-        rendered = _joined(self.begin, self.step, trajectory, tokenizer)
-        return rendered if self.end is None else rendered._replace(end=tuple(self.end(tokenizer)))
+        return _joined(self.begin, self.step, trajectory, tokenizer, self.end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,13 +194,18 @@ def _joined(
     of_step: Callable[[Step, int, Tokenizer], Piece],
     trajectory: Trajectory,
     tokenizer: Tokenizer,
+    end: Callable[[Tokenizer], list[int]] | None = None,
 ) -> Rendered:
     ids = list(begin(trajectory.problem, tokenizer))
     n_begin = len(ids)
     positions, starts = [], []
+    closing = None if end is None else tuple(end(tokenizer))
+    ends = []
     for index, step in enumerate(trajectory.steps):
         piece = of_step(step, index, tokenizer)
         positions.append(len(ids) + piece.at)
         starts.append(len(ids) + piece.start)
         ids += piece.ids
-    return Rendered(ids, positions, starts, n_begin)
+        if closing is not None:
+            ends.append(piece.tail + closing)
+    return Rendered(ids, positions, starts, n_begin, tuple(ends))

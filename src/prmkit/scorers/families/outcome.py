@@ -31,10 +31,18 @@ def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
 
 
 def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
-    """A blank line but before the first, and a step."""
-    joint = encode_text(tokenizer, "\n\n") if index else []
-    ids = joint + encode_text(tokenizer, bare(step.text))
-    return Piece(ids, len(ids) - 1, len(joint))
+    """A step and a blank line, which is not there where the solution ends.
+
+    The two may share a token (".\n\n"), as in the joint ids of a whole solution; where a prefix
+    ends, its last tokens are those of the step alone.
+    """
+    del index
+    ids = encode_text(tokenizer, bare(step.text) + "\n\n")
+    alone = encode_text(tokenizer, bare(step.text))
+    alike = 0
+    while alike < min(len(ids), len(alone)) and ids[alike] == alone[alike]:
+        alike += 1
+    return Piece(ids, alike - 1, 0, tuple(alone[alike:]))
 
 
 def turn(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
@@ -52,7 +60,7 @@ def end(tokenizer: Tokenizer) -> list[int]:
     return turns(tokenizer).end
 
 
-OUTCOME = Discriminative(
+FAMILY = Discriminative(
     name="outcome",
     begin=begin,
     step=step,
@@ -61,7 +69,7 @@ OUTCOME = Discriminative(
     semantics="value",
     end=end,
 )
-OUTCOME_PROBABILITY = Discriminative(
+PROBABILITY = Discriminative(
     name="outcome_probability",
     begin=begin,
     step=step,

@@ -86,6 +86,16 @@ LAYOUTS: dict[str, Layout] = {
     "outcome": Layout("qwen2", "Qwen2ForSequenceClassification", "chatml", bias=False),
     "outcome_probability": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),
     "agent_prm": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),
+    "log_ratio": Layout("llama", "LlamaForCausalLM", "chatml"),
+    "implicit_prm": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "implicit_prm_cumulated": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "contrast": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "likelihood": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "judge": Layout("llama", "LlamaForCausalLM", "llama3"),
+    "think_prm": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "r_prm": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "gen_prm": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
+    "gen_prm_code": Layout("qwen2", "Qwen2ForCausalLM", "chatml"),
 }
 """Every family with its published layout."""
 

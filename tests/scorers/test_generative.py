@@ -11,6 +11,7 @@ from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.families import GENERATIVE
 from prmkit.scorers.generative import GenerativeScorer
+from prmkit.testing import tiny_checkpoint
 
 SOLUTION = Trajectory(
     problem=Problem(id="q", prompt="What is 1 + 1?"),
@@ -190,12 +191,10 @@ def test_what_is_too_long_drops_out_alone():
 
 
 @pytest.mark.parametrize("name", [n for n in GENERATIVE if n != "gen_prm_code"])
-def test_a_real_model_judges(name, tiny_lm):
+def test_a_real_model_judges(name, tmp_path):
     """Random weights say nothing sensible; every step has a probability all the same."""
-    scorer = GenerativeScorer(HFPolicy(tiny_lm, device="cpu"), GENERATIVE[name], n_samples=1)
-    scorer.family = scorer.family._replace(
-        sampling=scorer.family.sampling.__class__(max_new_tokens=12)
-    )
+    policy = HFPolicy(tiny_checkpoint(name, tmp_path), device="cpu")
+    scorer = GenerativeScorer(policy, GENERATIVE[name], n_samples=1, max_new_tokens=12)
     (found,) = scorer.score([SOLUTION.prefix(2)])
     assert isinstance(found, StepScores)
     assert len(found.values) == 2

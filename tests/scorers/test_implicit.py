@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,13 +60,32 @@ def sums(folder, begin, steps):
 
 @pytest.fixture(scope="module")
 def implicit_steps(models):
-    """ "Step i: …", a blank line before all but the first, tokenised on its own."""
-    begin, texts = pieces(
-        models[0], [f"Step {i}: {s}".strip() for i, s in enumerate(STEPS, 1)], lambda i: ""
+    """The published ids: one chat, tokenised as a whole; ends found by tokenising each prefix.
+
+    The template of these models closes a turn with "<|im_end|>" and a line end, so that the last
+    token of the content is the third from behind. The blank line behind the last step stands for
+    the next one.
+    """
+    tok = AutoTokenizer.from_pretrained(models[0])
+
+    def chat(n, behind=""):
+        text = "\n\n".join(f"Step {i}: {s}" for i, s in enumerate(STEPS[:n], 1)) + behind
+        messages = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": text}]
+        return tok.apply_chat_template(messages, return_dict=False)
+
+    ids = chat(len(STEPS), "\n\n")[:-2]
+    ends = [len(chat(n)) - 2 for n in range(1, len(STEPS) + 1)]
+    begin = len(
+        tok.apply_chat_template(
+            [{"role": "user", "content": QUESTION}], add_generation_prompt=True, return_dict=False
+        )
     )
-    blank = AutoTokenizer.from_pretrained(models[0]).encode("\n\n")
-    steps = [(blank if i else []) + ids for i, ids in enumerate(texts)]
-    return [sums(folder, begin, steps) for folder in models]
+    # At least one stop has merged with its blank line.
+    assert chat(1)[: ends[0]] != ids[: ends[0]]
+    return [
+        [plain_log_probs(folder, ids)[a - 1 : b - 1] for a, b in pairwise([begin, *ends])]
+        for folder in models
+    ]
 
 
 def test_implicit_prm_is_beta_times_the_log_ratio(models, implicit_steps):

@@ -18,6 +18,7 @@ from prmkit.policies.base import Chooser, Policy, SamplingSettings
 from prmkit.records import Message, Problem, Semantics, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.families.base import Choose, Critique, Generative, RunCode, Wish, Write
 from prmkit.scorers.sandbox import run_code
+from prmkit.settings import at_least
 
 
 class _Running(NamedTuple):
@@ -43,10 +44,12 @@ class GenerativeScorer:
         family: how critiques go.
         n_samples: critiques of each trajectory, whose scores are averaged; by default as the
             family's authors have it.
+        max_new_tokens: of one stretch of words; by default as the family's authors have it.
         seed: of all that is drawn.
         allow_code: whether programs that the model writes may run, in a sandbox.
 
     Raises:
+        InvalidSetting: if a number is below 1.
         ScoringError: if the family runs code, and that is not allowed.
     """
 
@@ -56,6 +59,7 @@ class GenerativeScorer:
         family: Generative,
         *,
         n_samples: int | None = None,
+        max_new_tokens: int | None = None,
         seed: int = 0,
         allow_code: bool = False,
     ):
@@ -66,7 +70,11 @@ class GenerativeScorer:
             )
         self.family = family
         self._policy = policy
-        self._n_samples = n_samples or family.n_samples
+        self._n_samples = family.n_samples if n_samples is None else n_samples
+        self._sampling = family.sampling
+        if max_new_tokens is not None:
+            self._sampling = replace(family.sampling, max_new_tokens=max_new_tokens)
+        at_least(1, samples=self._n_samples)
         self._seed = seed
         self.name = f"{policy.name}, {family.name}"
 
@@ -140,9 +148,10 @@ class GenerativeScorer:
                 assert isinstance(wish, RunCode)
                 answers[number] = run_code(wish.code)
         for (stop, limit), numbers in writes.items():
-            sampling = self.family.sampling
             settings = replace(
-                sampling, stop=stop, max_new_tokens=min(limit, sampling.max_new_tokens)
+                self._sampling,
+                stop=stop,
+                max_new_tokens=min(limit, self._sampling.max_new_tokens),
             )
             seeds = {number: seed_for(running[number].seed, str(turn)) for number in numbers}
             write = partial(self._write, wishes, settings, seeds)

@@ -134,7 +134,6 @@ class ImplicitScorer:
 def _by_step(row: Rendered, flat: Sequence[float]) -> list[list[float]]:
     """Numbers of the tokens after the beginning, step by step."""
     offset = max(row.begin, 1)
-    return [
-        list(flat[max(start - offset, 0) : position + 1 - offset])
-        for start, position in zip(row.starts, row.positions, strict=True)
-    ]
+    ends = [max(position + 1 - offset, 0) for position in row.positions]
+    # What stands between two steps belongs to the later one.
+    return [list(flat[before:end]) for before, end in zip([0, *ends], ends, strict=False)]

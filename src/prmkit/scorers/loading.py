@@ -121,6 +121,7 @@ def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:
         HFPolicy(found.folder, device=settings.device),
         GENERATIVE[found.family],
         n_samples=settings.samples,
+        max_new_tokens=settings.critique_tokens,
         allow_code=settings.allow_code,
     )
 

@@ -53,8 +53,9 @@ def run_code(code: str) -> str:
     """
     if not code.strip():
         return ""
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROLOGUE],
             cwd=folder,
             env={},
@@ -62,7 +63,8 @@ def run_code(code: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
+        ) as process,
+    ):
         try:
             printed, _ = process.communicate(code.encode(), timeout=SECONDS + 1)
         except subprocess.TimeoutExpired:
@@ -71,7 +73,6 @@ def run_code(code: str) -> str:
             # Children of the program, if it started any, die with it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     if process.returncode == 113:
         raise WorkerError(
             "this system does not allow a process without a network "

@@ -23,6 +23,7 @@ class ModelSettings:
         on_separator: text that spells the token where steps end: escape it, or leave the
             solution unscored (error).
         samples: of generative families: critiques of each solution.
+        critique_tokens: of generative families: tokens of one stretch of a critique at most.
         allow_code: of gen_prm_code: run programs that the model writes, in a sandbox.
         uncalibrated: leave a calibration beside the model aside.
     """
@@ -35,5 +36,6 @@ class ModelSettings:
     served_as: str | None = None
     on_separator: OnSeparator = "escape"
     samples: int | None = None
+    critique_tokens: int | None = None
     allow_code: bool = False
     uncalibrated: bool = False

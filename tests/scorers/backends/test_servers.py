@@ -174,7 +174,7 @@ def test_a_busy_server_is_asked_again(folders):
 
 def test_one_bad_solution_does_not_spoil_its_neighbours(folders):
     real = pooling(folders, "qwen_prm", per_token=False)
-    long = SOLUTION.model_copy(update={"steps": SOLUTION.steps * 3})
+    long = SOLUTION.model_copy(update={"steps": SOLUTION.steps * 12})
 
     def handler(request):
         if len(json.loads(request.content)["input"]) > 200:

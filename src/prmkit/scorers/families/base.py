@@ -101,7 +101,8 @@ class Implicit:
     Attributes:
         name: how the family is called.
         begin: token ids of a problem, up to where its first step begins.
-        step: token ids of a step, given its 0-based index; all from its `start` to its `at` count.
+        step: token ids of a step, given its 0-based index; all from behind the `at` of the step
+            before to its own count.
         read: of each step [T] log-probabilities under the model, and the same under the reference
             (None where the family needs none), to [S] scores.
         semantics: what the scores mean.
@@ -116,7 +117,7 @@ class Implicit:
     compares: bool = True
 
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
-        """Token ids of the whole trajectory; step i is ``ids[starts[i] : positions[i] + 1]``."""
+        """Token ids of the whole trajectory; step i ends with ``ids[positions[i]]``."""
         return _joined(self.begin, self.step, trajectory, tokenizer)
 
 

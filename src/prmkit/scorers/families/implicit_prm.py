@@ -3,10 +3,11 @@ r"""Implicit PRMs: the log-ratio of a trained model to its reference, per step, 
     r_i = β · Σ_{t in step i} [log π(y_t | y_<t) - log π_ref(y_t | y_<t)]
     q_i = r_1 + … + r_i
 
-The question is the user's turn; the assistant's is "Step 1: …\n\nStep 2: …". A step's tokens are
-its own and those of the blank line before it. The published snippet finds a step's end by
-tokenising it within a chat of its own, which lands one or two tokens later where stops merge with
-line ends; here the ends are known.
+The question is the user's turn; the assistant's is "Step 1: …\n\nStep 2: …". As in the published
+ids, a stop may share a token with the blank line after it, which then belongs to the step; else the
+blank line belongs to the next one. Deviations: the last step is read as if another followed, so
+that its score does not change when one does; and where a chat template closes a turn with more than
+one token (Qwen's), the published ends lie one token late, ours do not.
 
 Header: Yuan et al. 2024, arXiv:2412.01981, eq. 3; Windy0822/ImplicitPRM_DPO and _CE,
 PRIME-RL/EurusPRM-Stage1 and -Stage2 (β = 0.001).
@@ -30,10 +31,10 @@ def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
 
 
 def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
-    """A blank line but before the first, and a numbered step."""
-    joint = encode_text(tokenizer, "\n\n") if index else []
-    ids = joint + encode_text(tokenizer, numbered(step.text, index))
-    return Piece(ids, len(ids) - 1)
+    """A numbered step and a blank line; it ends where the step alone would."""
+    text = numbered(step.text, index)
+    ids = encode_text(tokenizer, text + "\n\n")
+    return Piece(ids, min(len(encode_text(tokenizer, text)), len(ids)) - 1)
 
 
 def _family(name: str, *, cumulated: bool) -> Implicit:

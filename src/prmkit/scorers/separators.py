@@ -56,6 +56,10 @@ class Watching:
         self._tags = {single_token(tokenizer, tag): tag for tag in tags}
         self.found: list[int] = []
         self.n_escaped = 0
+        # Special tokens are split without our doing; the text that spells them is counted alone.
+        self._split = {
+            token: tag for token, tag in self._tags.items() if token not in self._alone(tag)
+        }
 
     def refusal(self, on_separator: OnSeparator) -> str | None:
         """Why text that was tokenised so far is refused, or None."""
@@ -86,9 +90,13 @@ class Watching:
     def __call__(self, text: str, **settings: Any) -> Any:
         """Token ids of a text, in which no tag is left if it is untrusted."""
         encoded = self.watched(text, **settings)
-        if not settings.get("split_special_tokens") or self._tags.keys().isdisjoint(
-            encoded["input_ids"]
-        ):
+        if not settings.get("split_special_tokens"):
+            return encoded
+        for token, tag in self._split.items():
+            spelled_out = text.count(tag)
+            self.found += [token] * spelled_out
+            self.n_escaped += spelled_out
+        if self._tags.keys().isdisjoint(encoded["input_ids"]):
             return encoded
         ids: list[int] = []
         for token in encoded["input_ids"]:

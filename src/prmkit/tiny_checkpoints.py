@@ -23,12 +23,13 @@ from prmkit.scorers.families.heads import (
     TokenShare,
     TwoLayers,
 )
+from prmkit.settings import at_least
 from prmkit.tiny_tokenizers import TOKENIZERS
 
 if TYPE_CHECKING:
     import torch
 
-HIDDEN, LAYERS, HEADS, CONTEXT, ENSEMBLE = 32, 2, 4, 4096, 3
+HEADS, CONTEXT, ENSEMBLE = 4, 4096, 3
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,20 @@ LAYOUTS: dict[str, Layout] = {
 """Every family with its published layout."""
 
 
-def tiny_checkpoint(family: str, directory: Path | str, seed: int = 0) -> Path:
+def tiny_checkpoint(
+    family: str, directory: Path | str, seed: int = 0, *, hidden: int = 32, layers: int = 2
+) -> Path:
     """Write a tiny random checkpoint of a family; the same for the same seed.
 
     Args:
         family: a name of `prm models --families`.
         directory: where; made where absent.
         seed: of the weights.
+        hidden: numbers of a hidden state, a multiple of 8. vLLM's kernels need 128 or more.
+        layers: of the decoder.
 
     Raises:
+        InvalidSetting: if a size is too small.
         UnknownName: if there is no such family.
     """
     import torch
@@ -116,30 +122,32 @@ def tiny_checkpoint(family: str, directory: Path | str, seed: int = 0) -> Path:
 
     if family not in LAYOUTS:
         raise UnknownName("family of reward models", family, LAYOUTS)
+    at_least(8, hidden=hidden)
+    at_least(1, layers=layers)
     layout, folder = LAYOUTS[family], Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = TOKENIZERS[layout.tokenizer](layout.words, layout.added)
     tokenizer.save_pretrained(folder)
     generator = torch.Generator().manual_seed(seed)
-    config = _config(layout, tokenizer)
+    config = _config(layout, tokenizer, hidden, layers)
     tensors = _body(config, generator)
     head = DISCRIMINATIVE[family].head if family in DISCRIMINATIVE else TokenRows(())
-    tensors |= _head(head, layout, config.vocab_size, generator)
+    tensors |= _head(head, layout, config, generator)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     described = {**json.loads(config.to_json_string()), **layout.config}
     write_json(folder / "config.json", {**described, "architectures": [layout.architecture]})
     return folder
 
 
-def _config(layout: Layout, tokenizer: Any) -> Any:
+def _config(layout: Layout, tokenizer: Any, hidden: int, layers: int) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.for_model(
         layout.model_type,
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        intermediate_size=2 * HIDDEN,
-        num_hidden_layers=LAYERS,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS // 2,
         max_position_embeddings=CONTEXT,
@@ -167,17 +175,18 @@ def _random(name: str, shape: Any, generator: torch.Generator) -> torch.Tensor:
 
     if "norm" in name:
         return torch.ones(shape) + 0.1 * torch.randn(shape, generator=generator)
-    # Large enough that attention and scores differ from token to token.
-    return 0.3 * torch.randn(shape, generator=generator)
+    # Large enough that attention and scores differ from token to token, at any width.
+    return 1.7 * shape[-1] ** -0.5 * torch.randn(shape, generator=generator)
 
 
 def _head(
-    head: Head, layout: Layout, vocabulary: int, generator: torch.Generator
+    head: Head, layout: Layout, config: Any, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Random weights of the head, by their published names."""
+    hidden, vocabulary = config.hidden_size, config.vocab_size
 
     def layer(key: str, rows: int, bias: bool = True) -> dict[str, torch.Tensor]:
-        made = {f"{key}.weight": _random(key, (rows, HIDDEN), generator)}
+        made = {f"{key}.weight": _random(key, (rows, hidden), generator)}
         return made | ({f"{key}.bias": _random(key, (rows,), generator)} if bias else {})
 
     if isinstance(head, TokenRows | TokenShare):
@@ -189,9 +198,9 @@ def _head(
         extra = layer("lm_head", vocabulary, bias=False) if "v_head" in head.keys[0] else {}
         return extra | layer(head.keys[0], head.n_outputs, layout.bias)
     if isinstance(head, TwoLayers):
-        return layer(head.first, HIDDEN) | layer(head.second, head.n_outputs)
+        return layer(head.first, hidden) | layer(head.second, head.n_outputs)
     tensors: dict[str, torch.Tensor] = {}
-    shapes = ((HIDDEN, 8), (8, 8), (8, 1))
+    shapes = ((hidden, 8), (8, 8), (8, 1))
     for key, (inputs, outputs) in zip(head.layers, shapes, strict=True):
         tensors[f"{key}.weight"] = _random(key, (ENSEMBLE, inputs, outputs), generator)
         tensors[f"{key}.bias"] = _random(key, (ENSEMBLE, outputs), generator)

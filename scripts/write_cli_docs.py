@@ -10,7 +10,10 @@ from rich.console import Console
 from prmkit.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
-COMMANDS = ("quickstart", "score", "sample", "label", "train", "convert", "doctor")
+COMMANDS = (
+    "quickstart", "score", "sample", "label", "train", "convert", "calibrate", "models",
+    "convert-model", "doctor",
+)  # fmt: skip
 
 
 def page() -> str:

@@ -14,6 +14,11 @@ from prmkit.records import Problem, Record, Step, Trajectory
 
 STEPWISE = {"prompt": "q", "completions": ["a", "b"], "labels": [0.25, 1.0]}
 
+NAMES = (
+    "quickstart", "score", "sample", "label", "train", "convert", "calibrate", "models",
+    "convert-model", "doctor",
+)  # fmt: skip
+
 
 @pytest.fixture
 def prm(capsys):
@@ -38,14 +43,12 @@ def test_help_names_every_command_and_loads_no_model_library():
         "print([m for m in ('torch', 'transformers', 'pyarrow', 'numpy') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for name in ("quickstart", "score", "sample", "label", "train", "convert", "doctor"):
+    for name in NAMES:
         assert name in ran.stdout
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize(
-    "name", ["quickstart", "score", "sample", "label", "train", "convert", "doctor"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_described(prm, name):
     code, out, _ = prm(name, "--help")
     assert code == 0

@@ -31,12 +31,12 @@ class CalibrateSettings:
     Attributes:
         file: solutions with labelled steps, in any format that prm convert reads.
         method: temperature, platt or isotonic.
-        held_out: share of the solutions that the result is measured on, not fitted.
+        held_out: share of the problems whose solutions the result is measured on, not fitted.
         out: folder that the calibration is kept in; by default the model's own.
         neutral: what a human rating of 0 becomes.
         threshold: above which a soft label is right.
         from_: format of the file; by default what its first rows say.
-        seed: of which solutions are held out.
+        seed: of which problems are held out.
     """
 
     file: Path
@@ -111,8 +111,8 @@ def calibrate(
 def _pairs(
     records: list[Record], scorer: Scorer, policy: LabelPolicy, quiet: bool
 ) -> list[list[tuple[float, bool]]]:
-    """Of each solution that is scored, its labelled steps' scores, and whether they are right."""
-    pairs: list[list[tuple[float, bool]]] = []
+    """Of each problem, its solutions' labelled steps: their scores, and whether they are right."""
+    pairs: dict[str, list[tuple[float, bool]]] = {}
     items = iter(records)
     done = 0
     with bars(quiet=quiet) as progress:
@@ -122,13 +122,11 @@ def _pairs(
             ):
                 labels = policy.hard(record, "a calibration")
                 if isinstance(scored, StepScores):
-                    pairs.append(
-                        [
-                            (score, label == 1)
-                            for score, label in zip(scored.values, labels, strict=True)
-                            if label is not None
-                        ]
+                    pairs.setdefault(record.trajectory.problem.id, []).extend(
+                        (score, label == 1)
+                        for score, label in zip(scored.values, labels, strict=True)
+                        if label is not None
                     )
             done += len(batch)
             progress("score", done, len(records))
-    return pairs
+    return list(pairs.values())

@@ -19,8 +19,8 @@ from prmkit.scorers.families.heads import Head
 if TYPE_CHECKING:
     import torch
 
-MAX_TOKENS = {"cpu": 4096, "gpu": 32768}
-"""Tokens of one forward pass."""
+MAX_TOKENS = {"cpu": 1024, "gpu": 32768}
+"""Tokens of one forward pass: on a CPU, few enough for its caches."""
 SHARED = 8
 """A beginning shorter than this is not worth a pass of its own."""
 

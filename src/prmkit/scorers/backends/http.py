@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,8 @@ class Endpoint:
             timeout=settings.timeout,
             transport=transport,
         )
+        # Whoever forgets close(): its connections are closed with the last reference to it.
+        self._closing = weakref.finalize(self, self._client.close)
 
     def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that a route answers.
@@ -118,4 +121,4 @@ class Endpoint:
 
     def close(self) -> None:
         """Close its connections."""
-        self._client.close()
+        self._closing()

@@ -1,0 +1,141 @@
+"""A real vLLM on this machine gives the scores that this process gives: `make test-server`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from prmkit.chat import single_token
+from prmkit.checkpoints import load_tokenizer
+from prmkit.records import Problem, Step, Trajectory
+from prmkit.scorers.loading import load_scorer
+from prmkit.scorers.settings import ModelSettings
+from prmkit.testing import tiny_checkpoint
+
+VLLM = os.environ.get("PRMKIT_VLLM", "")
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(not Path(VLLM).is_file(), reason="PRMKIT_VLLM names no vllm command"),
+]
+START_SECONDS = 300
+
+SOLUTIONS = [
+    Trajectory(
+        problem=Problem(id=str(i), prompt="How many apples has Mia? " * (i + 1)),
+        steps=tuple(Step(text=f"So {i} + {j} = {i + j} apples.") for j in range(2 + i)),
+    )
+    for i in range(4)
+]
+
+
+def pooler(family, folder):
+    """The arguments that `prm models --launch vllm` gives, with the tiny tokenizer's own tag."""
+    if family == "qwen_prm":
+        tag = single_token(load_tokenizer(folder), "<extra_0>")
+        config = {"task": "token_classify", "tok_pooling_type": "STEP", "step_tag_id": tag}
+    elif family == "trl":
+        config = {"task": "token_classify", "tok_pooling_type": "ALL"}
+    else:
+        return ["--enable-prefix-caching"]
+    return ["--runner", "pooling", "--pooler-config", json.dumps(config)]
+
+
+@pytest.fixture(scope="module", params=["qwen_prm", "trl", "math_shepherd", "granite"])
+def served(request, tmp_path_factory):
+    """A family, its folder, and the address of a server with it."""
+    family = request.param
+    # vLLM's attention on CPUs needs heads of 32 or more.
+    folder = tiny_checkpoint(family, tmp_path_factory.mktemp(family), seed=1, hidden=128)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "vllm.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [
+                *(VLLM, "serve", str(folder), "--served-model-name", "served", "--enforce-eager"),
+                *("--max-model-len", "1024", "--dtype", "float32", "--port", str(port)),
+                *pooler(family, folder),
+            ],
+            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait(url, process, log)
+        yield family, folder, url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def wait(url, process, log):
+    for _ in range(START_SECONDS):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            if httpx2.get(f"{url}/health").status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(1)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def test_the_server_gives_the_same_scores(served):
+    family, folder, url = served
+    here = load_scorer(folder, ModelSettings(family=family, device="cpu")).score(SOLUTIONS)
+    there = load_scorer(
+        folder, ModelSettings(family=family, server=f"vllm={url}", served_as="served")
+    ).score(SOLUTIONS)
+    for ours, theirs in zip(here, there, strict=True):
+        assert theirs.values == pytest.approx(ours.values, abs=1e-3)
+        assert theirs.semantics == ours.semantics
+    assert len({value for scored in here for value in scored.values}) > 10
+
+
+def test_prefixes_hit_the_servers_cache(served):
+    family, folder, url = served
+    if family in ("qwen_prm", "trl"):
+        pytest.skip("a pooling server reads each solution in one request")
+    before = hits(url)
+    long = Trajectory(
+        problem=Problem(id="l", prompt="How many apples has Mia? " * 8),
+        steps=tuple(Step(text=f"So {j} + 1 = {j + 1} apples.") for j in range(4)),
+    )
+    load_scorer(
+        folder, ModelSettings(family=family, server=f"vllm={url}", served_as="served")
+    ).score([long])
+    assert hits(url) > before
+
+
+def hits(url):
+    lines = httpx2.get(f"{url}/metrics").text.splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith("vllm:prefix_cache_hits_total")
+    )
+
+
+def test_a_solution_that_is_too_long_for_the_server_is_unscored(served):
+    family, folder, url = served
+    long = Trajectory(
+        problem=Problem(id="l", prompt="How many apples has Mia? " * 200),
+        steps=(Step(text="So 1 + 1 = 2."),),
+    )
+    scorer = load_scorer(
+        folder, ModelSettings(family=family, server=f"vllm={url}", served_as="served")
+    )
+    refused, fine = scorer.score([long, SOLUTIONS[0]])
+    assert "1024" in refused.reason
+    assert len(fine.values) == len(SOLUTIONS[0].steps)

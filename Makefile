@@ -51,9 +51,11 @@ format: $(READY)
 
 bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/results
 	$(BIN)/python benchmarks/embedded_world.py
+	$(BIN)/python benchmarks/scoring.py
 
 docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py
+	$(BIN)/python scripts/write_checkpoint_docs.py
 	$(BIN)/python scripts/write_model_card.py
 	$(BIN)/python scripts/fences.py fill docs/journey.md
 

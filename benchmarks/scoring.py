@@ -33,15 +33,16 @@ ROUNDS = 3
 N_SOLUTIONS = 24
 BATCH = 8
 DEPTH, WIDTH, CANDIDATES = 10, 4, 4
-WORDS = (
+STORY = (
     "so the number of apples is three times four plus one and how many has she then because "
     "each of them costs two and there are six more in the basket which makes the sum"
-).split()
+)
 
 
 def text(rng: random.Random, n_words: int) -> str:
     """Words whose tokens are a little more than themselves."""
-    return " ".join(rng.choice(WORDS) for _ in range(n_words)).capitalize() + "."
+    words = STORY.split()
+    return " ".join(rng.choice(words) for _ in range(n_words)).capitalize() + "."
 
 
 def solutions(rng: random.Random, n: int) -> list[Trajectory]:
@@ -49,7 +50,9 @@ def solutions(rng: random.Random, n: int) -> list[Trajectory]:
     made = []
     for i in range(n):
         size = rng.lognormvariate(0, 0.5)
-        steps = [text(rng, max(2, round(size * rng.randint(6, 18)))) for _ in range(rng.randint(8, 10))]
+        steps = [
+            text(rng, max(2, round(size * rng.randint(6, 18)))) for _ in range(rng.randint(8, 10))
+        ]
         made.append(
             Trajectory(
                 problem=Problem(id=str(i), prompt=text(rng, rng.randint(12, 24))),
@@ -161,10 +164,12 @@ class Tree:
         return found
 
     def trajectory(self, steps: Sequence[str]) -> Trajectory:
+        """A candidate's whole text."""
         return Trajectory(problem=self.problem, steps=tuple(Step(text=s) for s in steps))
 
     @staticmethod
     def best(scores: Sequence[float]) -> list[int]:
+        """Which candidates stay."""
         return sorted(range(len(scores)), key=lambda i: -scores[i])[:WIDTH]
 
     def distinct(self, tokenizer: Any) -> int:
@@ -289,8 +294,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiny_checkpoint("qwen_prm", folder, hidden=hidden, layers=layers)
         found = measure(Path(folder), options.device)
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads" if on_cpu else (
-        torch.cuda.get_device_name()
+    machine = (
+        f"{platform.machine()}, {torch.get_num_threads()} threads"
+        if on_cpu
+        else (torch.cuda.get_device_name())
     )
     about = {"prmkit": __version__, "torch": torch.__version__, "machine": machine}
     write_json(options.out, about | _rounded(found))

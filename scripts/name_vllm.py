@@ -21,8 +21,11 @@ def main() -> None:
     metadata = target / "METADATA"
     head, _, body = metadata.read_text(encoding="utf-8").partition("\n\n")
     lines = [
-        "Name: vllm" if line.startswith("Name:") else
-        f"Version: {found.version}+cpu" if line.startswith("Version:") else line
+        "Name: vllm"
+        if line.startswith("Name:")
+        else f"Version: {found.version}+cpu"
+        if line.startswith("Version:")
+        else line
         for line in head.splitlines()
     ]
     metadata.write_text("\n".join(lines) + "\n\n" + body, encoding="utf-8")

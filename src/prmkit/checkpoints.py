@@ -45,6 +45,11 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt")
 
 
+def is_hub_id(name: Path | str) -> bool:
+    """Whether a name could be an id on the Hugging Face hub: an owner, a slash and a name."""
+    return _HUB_ID.fullmatch(str(name)) is not None
+
+
 def find_checkpoint(name: Path | str) -> Path:
     """The folder of a model: `name` itself, or the local copy of a model of the Hugging Face hub.
 
@@ -52,7 +57,7 @@ def find_checkpoint(name: Path | str) -> Path:
         CheckpointError: if there is no such folder and the hub does not give it.
     """
     path = Path(name)
-    if path.is_dir() or not _HUB_ID.fullmatch(str(name)):
+    if path.is_dir() or not is_hub_id(name):
         return check_folder(path)
     _torch()
     from huggingface_hub import snapshot_download

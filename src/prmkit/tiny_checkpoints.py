@@ -176,7 +176,8 @@ def _random(name: str, shape: Any, generator: torch.Generator) -> torch.Tensor:
     if "norm" in name:
         return torch.ones(shape) + 0.1 * torch.randn(shape, generator=generator)
     # Large enough that attention and scores differ from token to token, at any width.
-    return 1.7 * shape[-1] ** -0.5 * torch.randn(shape, generator=generator)
+    scale: float = 1.7 * shape[-1] ** -0.5
+    return scale * torch.randn(shape, generator=generator)
 
 
 def _head(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from prmkit.cli import app, main
+from prmkit.cli import app
 from prmkit.cli.console import safe
 from prmkit.formats import read_records, write_records
 from prmkit.records import Problem, Record, Step, Trajectory
@@ -18,17 +18,6 @@ NAMES = (
     "quickstart", "score", "sample", "label", "train", "convert", "calibrate", "models",
     "convert-model", "doctor",
 )  # fmt: skip
-
-
-@pytest.fixture
-def prm(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def put(path, *rows):

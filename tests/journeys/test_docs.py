@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import fences
+import write_checkpoint_docs
 import write_cli_docs
 from prmkit.cli import app
+from prmkit.scorers.checkpoints import CHECKPOINTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -29,6 +31,12 @@ def test_the_pages_that_run_are_among_them():
 def test_help_is_in_step():
     assert write_cli_docs.PAGE.read_text() == write_cli_docs.page(), "run `make docs`"
     assert {*write_cli_docs.COMMANDS} == {name for name in app if not name.startswith("-")}
+
+
+def test_the_table_of_checkpoints_is_in_step():
+    page = write_checkpoint_docs.PAGE.read_text()
+    assert page == write_checkpoint_docs.page(), "run `make docs`"
+    assert all(f"`{known.id}`" in page for known in CHECKPOINTS)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)

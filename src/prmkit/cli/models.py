@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 from rich.text import Text
 
 from prmkit.cli.console import DONE, out, print_json
@@ -49,18 +48,25 @@ def models(
     if json:
         print_json(rows)
         return DONE
-    out().print(_table(rows))
-    for row in rows if settings.model else ():
-        if row.get("note"):
-            out().print(Text(f"{row['id']}: {row['note']}"))
+    for row in rows:
+        out().print(_family(row) if settings.families else _checkpoint(row))
     return DONE
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    names = [name for name in rows[0] if name not in ("note", "licence")]
-    table = Table()
-    for name in names:
-        table.add_column(name, no_wrap=name in ("id", "family"))
-    for row in rows:
-        table.add_row(*(Text(str(row[name] or "")) for name in names))
-    return table
+def _family(row: dict[str, Any]) -> Text:
+    return Text.assemble(
+        (row["family"], "bold"),
+        f"\n  {row['about']}\n  reads {row['reads']}; gives {row['scores']}",
+    )
+
+
+def _checkpoint(row: dict[str, Any]) -> Text:
+    facts = [
+        f"family {row['family']}",
+        f"gives {row['scores']}",
+        f"aggregated by {row['aggregation'] or 'nothing in particular'}",
+        f"recipe from the {row['evidence']}" if row["evidence"] != "unverified" else "unverified",
+    ]
+    facts += [f"licence {row['licence']}"] if row["licence"] else []
+    told = Text.assemble((row["id"], "bold"), f"\n  {', '.join(facts)}")
+    return told.append(f"\n  {row['note']}") if row["note"] else told

@@ -22,7 +22,12 @@ from prmkit.scorers.families.heads import (
 def family_rows() -> list[dict[str, Any]]:
     """One row per family: what is read where, and what the scores mean."""
     rows = [
-        {"family": f.name, "reads": told(f.head), "scores": f.semantics, "about": _about(f.begin)}
+        {
+            "family": f.name,
+            "reads": told(f.head),
+            "scores": f.semantics,
+            "about": f.about or _about(f.begin),
+        }
         for f in DISCRIMINATIVE.values()
     ]
     rows += [
@@ -30,12 +35,17 @@ def family_rows() -> list[dict[str, Any]]:
             "family": i.name,
             "reads": "two language models" if i.compares else "one language model",
             "scores": i.semantics,
-            "about": _about(i.begin),
+            "about": i.about or _about(i.begin),
         }
         for i in IMPLICIT.values()
     ]
     rows += [
-        {"family": g.name, "reads": "words", "scores": g.semantics, "about": _about(g.critique)}
+        {
+            "family": g.name,
+            "reads": "words",
+            "scores": g.semantics,
+            "about": g.about or _about(g.critique),
+        }
         for g in GENERATIVE.values()
     ]
     return rows
@@ -77,6 +87,7 @@ def checkpoint_rows(part: str | None = None) -> list[dict[str, Any]]:
             "scores": semantics_of(c.family),
             "aggregation": c.aggregation,
             "evidence": c.evidence,
+            "golden_ids": dict(c.tokens),
             "licence": c.licence,
             "note": _note(c.note, c.reference, c.base),
         }

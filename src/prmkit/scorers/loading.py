@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prmkit.chat import single_token
-from prmkit.checkpoints import NOTE_FILE, find_checkpoint, load_tokenizer
+from prmkit.checkpoints import NOTE_FILE, find_checkpoint, is_hub_id, load_tokenizer
 from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
 from prmkit.policies.hf import HFPolicy
 from prmkit.scorers import calibration
@@ -61,7 +61,13 @@ def resolve(model: Path | str, family: str | None = None) -> Resolved:
             f"{str(model)!r} is an adapter ({ADAPTER}), not a whole model. Merge it with its base "
             f"first: prm convert-model {model} OUT --layout merged"
         )
-    folder = find_checkpoint(model)
+    try:
+        folder = find_checkpoint(model)
+    except CheckpointError:
+        if known is None and family is None and not Path(model).exists() and is_hub_id(model):
+            # A slip of the pen rather than a missing download: show what is near.
+            raise UnknownCheckpoint(str(model), BY_ID) from None
+        raise
     note = _note(folder)
     noted = note.get("family")
     name = family or (noted if isinstance(noted, str) else None) or (known and known.family)

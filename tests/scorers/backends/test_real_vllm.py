@@ -121,9 +121,7 @@ def test_prefixes_hit_the_servers_cache(served):
 def hits(url):
     lines = httpx2.get(f"{url}/metrics").text.splitlines()
     return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith("vllm:prefix_cache_hits_total")
+        float(line.split()[-1]) for line in lines if line.startswith("vllm:prefix_cache_hits_total")
     )
 
 

@@ -115,6 +115,7 @@ def load_body(path: Path | str, device: str | None, dtype: Any = None) -> tuple[
         CheckpointError: if it cannot be loaded, or its weights lack a part of the body.
     """
     path = check_folder(path)
+    Tensors(path)  # Says which file is damaged or missing, before transformers says less.
     device = device or default_device()
     import torch
 

@@ -78,6 +78,7 @@ class Discriminative:
         end: token ids that stand behind the last step, which is read at the last of them; the
             published recipe then takes one pass per step, ours goes on from the keys and values
             of one pass.
+        about: what it is in a line, where that is not the first one of its file.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Discriminative:
     semantics: Semantics
     tags: tuple[str, ...] = ()
     end: Callable[[Tokenizer], list[int]] | None = None
+    about: str = ""
 
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
         """Token ids of the whole trajectory, and where its steps are read."""
@@ -107,6 +109,7 @@ class Implicit:
             (None where the family needs none), to [S] scores.
         semantics: what the scores mean.
         compares: whether it needs a reference.
+        about: what it is in a line, where that is not the first one of its file.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Implicit:
     read: Callable[[LogProbsOfSteps, LogProbsOfSteps | None], list[float]]
     semantics: Semantics = "log_ratio"
     compares: bool = True
+    about: str = ""
 
     def render(self, trajectory: Trajectory, tokenizer: Tokenizer) -> Rendered:
         """Token ids of the whole trajectory; step i ends with ``ids[positions[i]]``."""
@@ -180,6 +184,7 @@ class Generative(NamedTuple):
         n_samples: critiques of each trajectory, as its authors have it.
         semantics: what the scores mean.
         runs_code: whether it wishes for `RunCode`.
+        about: what it is in a line, where that is not the first one of its file.
     """
 
     name: str
@@ -188,6 +193,7 @@ class Generative(NamedTuple):
     n_samples: int = 1
     semantics: Semantics = "correctness"
     runs_code: bool = False
+    about: str = ""
 
 
 def _joined(

@@ -65,15 +65,19 @@ def _closed(words: str, ending: str) -> str:
     return closed if closed.endswith("\n") else closed + "\n"
 
 
-def _family(name: str, *, code: bool) -> Generative:
+def _family(name: str, *, code: bool, about: str = "") -> Generative:
     return Generative(
         name=name,
         critique=partial(critique, code=code),
         sampling=SamplingSettings(temperature=0.6, top_p=0.95, max_new_tokens=2048),
         runs_code=code,
+        about=about,
     )
 
 
 FAMILY = _family("gen_prm", code=False)
-WITH_CODE = _family("gen_prm_code", code=True)
-"""The published recipe; its programs run in a sandbox, and only where that is allowed."""
+WITH_CODE = _family(
+    "gen_prm_code",
+    code=True,
+    about="GenPRM with the programs that it writes, run in a sandbox and only where allowed.",
+)

@@ -37,9 +37,14 @@ def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
     return Piece(ids, min(len(encode_text(tokenizer, text)), len(ids)) - 1)
 
 
-def _family(name: str, *, cumulated: bool) -> Implicit:
-    return Implicit(name=name, begin=begin, step=step, read=PerStep(BETA, cumulated=cumulated))
+def _family(name: str, *, cumulated: bool, about: str = "") -> Implicit:
+    read = PerStep(BETA, cumulated=cumulated)
+    return Implicit(name=name, begin=begin, step=step, read=read, about=about)
 
 
 FAMILY = _family("implicit_prm", cumulated=False)
-CUMULATED = _family("implicit_prm_cumulated", cumulated=True)
+CUMULATED = _family(
+    "implicit_prm_cumulated",
+    cumulated=True,
+    about="Implicit PRMs: the log-ratio added up from the first step, the value of each prefix.",
+)

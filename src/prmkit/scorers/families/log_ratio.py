@@ -71,6 +71,7 @@ def likelihood(ours: LogProbsOfSteps, theirs: LogProbsOfSteps | None) -> list[fl
 def _plain(
     name: str,
     read: Callable[[LogProbsOfSteps, LogProbsOfSteps | None], list[float]],
+    about: str,
     compares: bool = True,
 ) -> Implicit:
     """A family that reads question and steps as prmkit's own models do."""
@@ -80,13 +81,27 @@ def _plain(
         step=STEP_END_FAMILY.step,
         read=read,
         compares=compares,
+        about=about,
     )
 
 
 def log_ratio_family(beta: float = 1.0) -> Implicit:
     """The family for a β (1 by default: the plain log-ratio)."""
-    return _plain("log_ratio", PerStep(beta))
+    return _plain(
+        "log_ratio",
+        PerStep(beta),
+        "Any two language models: the log-ratio of one to the other, summed over each step.",
+    )
 
 
-CONTRAST = _plain("contrast", contrast)
-LIKELIHOOD = _plain("likelihood", likelihood, compares=False)
+CONTRAST = _plain(
+    "contrast",
+    contrast,
+    "Any two language models, a stronger and a weaker one: the lowest mean log-ratio of a chunk.",
+)
+LIKELIHOOD = _plain(
+    "likelihood",
+    likelihood,
+    "Any language model: the lowest mean log-probability of a chunk of each step.",
+    compares=False,
+)

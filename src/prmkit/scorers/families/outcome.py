@@ -31,7 +31,7 @@ def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
 
 
 def step(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
-    """A step and a blank line, which is not there where the solution ends.
+    r"""A step and a blank line, which is not there where the solution ends.
 
     The two may share a token (".\n\n"), as in the joint ids of a whole solution; where a prefix
     ends, its last tokens are those of the step alone.
@@ -71,6 +71,7 @@ FAMILY = Discriminative(
 )
 PROBABILITY = Discriminative(
     name="outcome_probability",
+    about="Outcome reward models trained on right and wrong: the sigmoid of their number.",
     begin=begin,
     step=step,
     read=sigmoid_of_one,
@@ -80,6 +81,7 @@ PROBABILITY = Discriminative(
 )
 AGENT_PRM = Discriminative(
     name="agent_prm",
+    about="AgentPRM: the value of each action of an agent, from a sequence classifier.",
     begin=begin,
     step=turn,
     read=sigmoid_of_one,

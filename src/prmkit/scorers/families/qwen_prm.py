@@ -47,6 +47,7 @@ FAMILY = Discriminative(
 )
 REASONFLUX = Discriminative(
     name="reasonflux",
+    about="ReasonFlux-PRM: as Qwen2.5-Math-PRM, without a system message of its own.",
     begin=partial(begin, system=None),
     step=step,
     read=second_of_two,

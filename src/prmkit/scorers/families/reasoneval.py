@@ -52,6 +52,7 @@ FAMILY = Discriminative(
 )
 REDUNDANCY = Discriminative(
     name="reasoneval_redundancy",
+    about="ReasonEval: 1 - P(neutral), how far each step is from being redundant.",
     begin=begin,
     step=step,
     read=not_redundant,

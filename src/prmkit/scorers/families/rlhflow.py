@@ -36,7 +36,7 @@ def step(step: Step, index: int, tokenizer: Tokenizer, joint: str = " ") -> Piec
     return Piece(ids, len(ids) - 2, len(before))
 
 
-def _family(name: str, joint: str) -> Discriminative:
+def _family(name: str, joint: str, about: str = "") -> Discriminative:
     return Discriminative(
         name=name,
         begin=begin,
@@ -44,9 +44,14 @@ def _family(name: str, joint: str) -> Discriminative:
         read=first_of_two,
         head=TokenRows((ANSWER, "-")),
         semantics="correctness",
+        about=about,
     )
 
 
 FAMILY = _family("rlhflow", " ")
-BLANK_LINE = _family("rlhflow_blank_line", "\n\n")
-"""The question and the first step apart by a blank line, as in the Deepseek training data."""
+BLANK_LINE = _family(
+    "rlhflow_blank_line",
+    "\n\n",
+    "RLHFlow with a blank line between the question and the first step, as its Deepseek training "
+    "data has it.",
+)

@@ -47,7 +47,7 @@ def end(tokenizer: Tokenizer) -> list[int]:
     return [found]
 
 
-def _family(name: str, reference: bool) -> Discriminative:
+def _family(name: str, reference: bool, about: str = "") -> Discriminative:
     return Discriminative(
         name=name,
         begin=partial(begin, reference=reference),
@@ -56,9 +56,13 @@ def _family(name: str, reference: bool) -> Discriminative:
         head=Linear(1, ("score", "v_head", "value_head", "reward_head")),
         semantics="correctness",
         end=end,
+        about=about,
     )
 
 
 FAMILY = _family("universal_prm", reference=False)
-WITH_REFERENCE = _family("universal_prm_reference", reference=True)
-"""Shows the model the reference answer: for labelling, not for picking answers."""
+WITH_REFERENCE = _family(
+    "universal_prm_reference",
+    reference=True,
+    about="Universal-PRM, shown the reference answer: for labelling, not for picking answers.",
+)

@@ -28,14 +28,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DiscriminativeScorer": "scorers.discriminative",
+    "EnsembleScorer": "scorers.ensemble",
+    "GenerativeScorer": "scorers.generative",
     "HFPolicy": "policies.hf",
     "ImplicitScorer": "scorers.implicit",
     "LabelPolicy": "formats.labels",
     "Message": "records",
+    "ModelSettings": "scorers.settings",
     "PrmkitError": "errors",
     "Problem": "records",
     "Record": "records",
     "SamplingSettings": "policies.base",
+    "SelfConsistencyScorer": "scorers.self_consistency",
     "Step": "records",
     "StepLabels": "records",
     "StepScores": "records",
@@ -43,11 +47,13 @@ _HOMES = {
     "Trajectory": "records",
     "Unscored": "records",
     "aggregate_scores": "aggregate",
+    "fit_combination": "scorers.ensemble",
     "label": "labelling.in_process",
+    "load_scorer": "scorers.loading",
     "monte_carlo": "labelling.monte_carlo",
     "read_records": "formats.files",
-    "sample": "policies.sampling",
     "same_answer": "answers",
+    "sample": "policies.sampling",
     "score_reasoning_steps": "scorers.convenience",
     "splitter": "splitting",
     "train": "training.trainer",
@@ -77,20 +83,29 @@ if TYPE_CHECKING:
     )
     from prmkit.scorers.convenience import score_reasoning_steps
     from prmkit.scorers.discriminative import DiscriminativeScorer
+    from prmkit.scorers.ensemble import EnsembleScorer, fit_combination
+    from prmkit.scorers.generative import GenerativeScorer
     from prmkit.scorers.implicit import ImplicitScorer
+    from prmkit.scorers.loading import load_scorer
+    from prmkit.scorers.self_consistency import SelfConsistencyScorer
+    from prmkit.scorers.settings import ModelSettings
     from prmkit.splitting import splitter
     from prmkit.training.trainer import TrainSettings, train
 
 __all__ = [
     "DiscriminativeScorer",
+    "EnsembleScorer",
+    "GenerativeScorer",
     "HFPolicy",
     "ImplicitScorer",
     "LabelPolicy",
     "Message",
+    "ModelSettings",
     "PrmkitError",
     "Problem",
     "Record",
     "SamplingSettings",
+    "SelfConsistencyScorer",
     "Step",
     "StepLabels",
     "StepScores",
@@ -98,7 +113,9 @@ __all__ = [
     "Trajectory",
     "Unscored",
     "aggregate_scores",
+    "fit_combination",
     "label",
+    "load_scorer",
     "monte_carlo",
     "read_records",
     "same_answer",

@@ -14,12 +14,14 @@ SMALL = {
     "2_label.py": ["out", "--problems", "2", "--rollouts", "2"],
     "3_train.py": ["out", "--solutions", "64"],
     "4_evaluate.py": ["--problems", "4", "--samples", "4", "--report", "report.html"],
+    "5_judges.py": ["--problems", "4", "--samples", "4"],
 }
 PRINTS = {
     "1_score.py": "<- first suspected error",
     "2_label.py": "4 solutions in out/labelled.jsonl",
     "3_train.py": "64 solutions",
     "4_evaluate.py": "within_problem_auc",
+    "5_judges.py": "prm and log-ratio, fitted",
 }
 
 

@@ -164,7 +164,7 @@ def test_read_is_a_softmax_without_overflow():
                 (d / "model.safetensors").read_bytes()[:1000]
             ),
             CheckpointError,
-            "cannot be loaded",
+            "is damaged",
         ),
         (lambda d: (d / "tokenizer.json").unlink(), CheckpointError, "no tokenizer.json"),
         (lambda d: (d / "prmkit.json").unlink(), CheckpointError, "no prmkit.json"),

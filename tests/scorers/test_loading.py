@@ -14,6 +14,7 @@ from prmkit.scorers.checkpoints import CHECKPOINTS, find
 from prmkit.scorers.convert_model import fold, merge_adapter
 from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT
 from prmkit.scorers.families.heads import Linear, MeanRow, TokenRows
+from prmkit.scorers.families.reading import first_of_two, second_of_two
 from prmkit.scorers.loading import ModelSettings, load_scorer
 from prmkit.testing import tiny_checkpoint
 from prmkit.tiny_checkpoints import LAYOUTS
@@ -129,6 +130,28 @@ def test_a_folded_head_gives_the_same_scores(name, tmp_path):
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
+
+
+TWO = [n for n in LINEAR if DISCRIMINATIVE[n].read in (first_of_two, second_of_two)]
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_numbers_become_one(name, tmp_path):
+    folder = tiny_checkpoint(name, tmp_path / "whole")
+    fold(folder, tmp_path / "scalar", DISCRIMINATIVE[name], "scalar")
+    assert values(load_scorer(tmp_path / "scalar", CPU)) == pytest.approx(
+        values(load_scorer(folder, cpu(family=name))), rel=1e-5, abs=1e-6
+    )
+    from safetensors.torch import load_file
+
+    assert load_file(tmp_path / "scalar" / "model.safetensors")["score.weight"].shape == (1, 32)
+
+
+def test_what_is_no_share_of_two_becomes_no_scalar(tmp_path):
+    assert len(TWO) >= 10
+    folder = tiny_checkpoint("pure", tmp_path / "whole")
+    with pytest.raises(CheckpointError, match="no softmax share of one of two"):
+        fold(folder, tmp_path / "scalar", DISCRIMINATIVE["pure"], "scalar")
 
 
 @pytest.mark.parametrize("name", sorted({*DISCRIMINATIVE} - {*LINEAR}))

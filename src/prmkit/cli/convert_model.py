@@ -19,15 +19,16 @@ class ConvertModelSettings:
     Attributes:
         source: folder of the checkpoint, or of an adapter; or its id.
         target: folder to write; it must not be there yet.
-        layout: token_classifier folds the head into the score layer of a token classifier; merged
-            makes one model of an adapter and its base.
+        layout: token_classifier folds the head into the score layer of a token classifier; scalar
+            does so with the difference of a head's two numbers; merged makes one model of an
+            adapter and its base.
         family: how the checkpoint reads its steps; by default what is known of it.
         base: of an adapter: folder or id of the model that it adapts; by default what it names.
     """
 
     source: str
     target: Path
-    layout: Literal["token_classifier", "merged"] = "token_classifier"
+    layout: Literal["token_classifier", "scalar", "merged"] = "token_classifier"
     family: str | None = None
     base: str | None = None
 
@@ -58,7 +59,7 @@ def convert_model(
         family = found.family
         if family not in DISCRIMINATIVE:
             raise CheckpointError(f"the family {family!r} has no head to fold")
-        fold(found.folder, settings.target, DISCRIMINATIVE[family])
+        fold(found.folder, settings.target, DISCRIMINATIVE[family], settings.layout)
     if json:
         print_json({"target": str(settings.target), "layout": settings.layout, "family": family})
     else:

@@ -23,6 +23,14 @@ class Scorer(Protocol):
         """One result per trajectory, in order: as many finite scores as steps, or a reason."""
 
 
+def beyond_text(trajectory: Trajectory) -> str | None:
+    """Why a model that reads text alone cannot score a trajectory, or None."""
+    n_images = len(trajectory.problem.images)
+    if not n_images:
+        return None
+    return f"the problem has {n_images} image(s), and this model reads text alone"
+
+
 @runtime_checkable
 class PrefixScorer(Scorer, Protocol):
     """A scorer that goes on from a prefix: a search pays for new steps alone."""

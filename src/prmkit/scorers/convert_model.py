@@ -3,7 +3,8 @@
 A head that is one linear map of the hidden state, whatever its published layout (rows of an output
 matrix, a row repeated over the vocabulary, a value head), is the same map as the ``score`` layer of
 transformers' token classifiers. Folded into that layout it loads everywhere, is smaller by the
-rest of the output matrix, and can be served.
+rest of the output matrix, and can be served. Where the score is the softmax share of one of two
+numbers, their difference alone is enough: sigmoid(right - wrong), a head with one output.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prmkit.checkpoints import (
     NOTE_FILE,
@@ -26,28 +27,37 @@ from prmkit.files import whole_folder, write_json
 from prmkit.scorers.backends.weights import Tensors, load_head
 from prmkit.scorers.families import Discriminative
 from prmkit.scorers.families.heads import Linear, MeanRow, TokenRows, n_numbers
+from prmkit.scorers.families.reading import first_of_two, second_of_two, sigmoid_of_one
 
 if TYPE_CHECKING:
     import torch
 
-FOLDED = "token_classifier"
+Layout = Literal["token_classifier", "scalar"]
 ADAPTER = "adapter_config.json"
 _OLD_HEADS = ("lm_head.", "v_head.", "score", "value_head", "reward_head", "classifier")
 _KEPT = ("*.jinja", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "added_*")
 
 
-def fold(source: Path | str, target: Path | str, family: Discriminative) -> None:
+def fold(
+    source: Path | str,
+    target: Path | str,
+    family: Discriminative,
+    layout: Layout = "token_classifier",
+) -> None:
     """Write a checkpoint whose head is one linear map as a token classifier, in safetensors.
 
     Args:
         source: folder of the checkpoint.
         target: where it is written, whole or not at all.
         family: of the checkpoint.
+        layout: ``token_classifier`` keeps the K numbers of the head; ``scalar`` makes one of two.
 
     Raises:
-        CheckpointError: if the family's head is no single linear map, or the folder is not such a
-            checkpoint.
+        CheckpointError: if the family's head is no single linear map, or has other than two numbers
+            where a scalar is wanted, or the folder is not such a checkpoint.
     """
+    import torch
+
     folder = check_folder(source)
     if not isinstance(family.head, TokenRows | MeanRow | Linear):
         raise CheckpointError(
@@ -56,15 +66,21 @@ def fold(source: Path | str, target: Path | str, family: Discriminative) -> None
         )
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     head = load_head(folder, family.head, load_tokenizer(folder), described["hidden_size"])
+    weight, bias = head.weight.detach(), head.bias.detach() if head.bias is not None else None
+    if layout == "scalar":
+        right, wrong = _two(family)
+        weight = weight[right : right + 1] - weight[wrong : wrong + 1]
+        bias = None if bias is None else bias[right : right + 1] - bias[wrong : wrong + 1]
     tensors = Tensors(folder)
     kept = {name: tensors[name] for name in tensors.names() if not name.startswith(_OLD_HEADS)}
     prefix = "" if any(name.startswith("model.") for name in kept) else "model."
     weights = {f"{prefix}{name}": tensor for name, tensor in kept.items()}
-    n_outputs = head.out_features
+    n_outputs = len(weight)
     dtype = next(iter(weights.values())).dtype
-    weights["score.weight"] = head.weight.detach().to(dtype)
-    bias = head.bias.detach() if head.bias is not None else head.weight.new_zeros(n_outputs)
-    weights["score.bias"] = bias.to(dtype)
+    # A difference of two rows may need more digits than its rows have.
+    kind = torch.float32 if layout == "scalar" else dtype
+    weights["score.weight"] = weight.to(kind)
+    weights["score.bias"] = (weight.new_zeros(n_outputs) if bias is None else bias).to(kind)
     config = {k: v for k, v in described.items() if k not in ("auto_map", "architectures")}
     config |= {
         "architectures": [_classifier(described["model_type"])],
@@ -76,13 +92,27 @@ def fold(source: Path | str, target: Path | str, family: Discriminative) -> None
     with whole_folder(target) as place:
         _save(weights, place / "model.safetensors")
         write_json(place / "config.json", config)
-        write_json(place / NOTE_FILE, {"family": family.name, "head": FOLDED})
+        write_json(place / NOTE_FILE, {"family": family.name, "head": layout})
         _copy_tokenizer(folder, place)
 
 
-def folded(family: Discriminative) -> Discriminative:
-    """The family of a checkpoint whose head was folded; it reads the same numbers."""
+def folded(family: Discriminative, layout: Layout) -> Discriminative:
+    """The family of a checkpoint whose head was folded; it gives the same scores."""
+    if layout == "scalar":
+        return replace(family, head=Linear(1), read=sigmoid_of_one)
     return replace(family, head=Linear(n_numbers(family.head) or 1))
+
+
+def _two(family: Discriminative) -> tuple[int, int]:
+    """Which of a head's two numbers speaks for right, and which for wrong."""
+    if family.read is first_of_two:
+        return 0, 1
+    if family.read is second_of_two:
+        return 1, 0
+    raise CheckpointError(
+        f"the scores of {family.name!r} are no softmax share of one of two numbers, so no scalar "
+        "head gives them; fold it into a token_classifier"
+    )
 
 
 def _classifier(model_type: str) -> str:

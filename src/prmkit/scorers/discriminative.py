@@ -13,6 +13,7 @@ from prmkit.errors import InputTooLong, InvalidRecord, ScoringError
 from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.backends.hf import HFBackend
 from prmkit.scorers.backends.tree import Node, PrefixTree
+from prmkit.scorers.base import beyond_text
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
 from prmkit.scorers.separators import Guarded, Watching, guard
 from prmkit.scorers.settings import OnSeparator
@@ -33,6 +34,9 @@ class Backend(Protocol):
 
     def numbers(self, rows: Sequence[Rendered]) -> Sequence[Sequence[Sequence[float]] | Unscored]:
         """[S, K] numbers of each row, read at its positions; or why there are none."""
+
+
+_PROBE = Trajectory(problem=Problem(id="probe", prompt=""), steps=(Step(text=""),))
 
 
 class State(NamedTuple):
@@ -78,6 +82,8 @@ class DiscriminativeScorer:
         self._backend = backend or HFBackend(
             path, self.family.head, device=device, max_tokens=max_tokens
         )
+        # Tags, heads and templates that are not there are told now, not at the first solution.
+        guard(_PROBE, self.family, self._backend.tokenizer, "escape")
         self._on_separator: OnSeparator = on_separator
         self._tree: PrefixTree | None = None
         self.name = Path(path).name
@@ -95,6 +101,10 @@ class DiscriminativeScorer:
         results: list[StepScores | Unscored | None] = [None] * len(trajectories)
         rows: dict[int, Rendered] = {}
         for i, trajectory in enumerate(trajectories):
+            without = beyond_text(trajectory)
+            if without is not None:
+                results[i] = Unscored(reason=without, model=self.name)
+                continue
             guarded = guard(trajectory, self.family, self._backend.tokenizer, self._on_separator)
             reason = self._refused(guarded)
             if reason is None:
@@ -127,9 +137,14 @@ class DiscriminativeScorer:
         """The state before the first step of a problem, to be extended.
 
         Raises:
+            InputTooLong: if the model cannot read that much.
+            InvalidRecord: if the problem holds images, or a separator where those are errors.
             ScoringError: if the numbers come from a server, which keeps no state for us.
         """
         tree = self._prefixes()
+        without = beyond_text(Trajectory(problem=problem))
+        if without is not None:
+            raise InvalidRecord(without)
         watching = Watching(self._backend.tokenizer, self.family.tags)
         ids = self.family.begin(problem, watching)
         self._check(watching, len(ids))

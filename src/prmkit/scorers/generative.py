@@ -16,6 +16,7 @@ from prmkit.errors import InputTooLong, ScoringError
 from prmkit.ledger import seed_for
 from prmkit.policies.base import Chooser, Policy, SamplingSettings
 from prmkit.records import Message, Problem, Semantics, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.base import beyond_text
 from prmkit.scorers.families.base import Choose, Critique, Generative, RunCode, Wish, Write
 from prmkit.scorers.sandbox import run_code
 from prmkit.settings import at_least
@@ -88,13 +89,15 @@ class GenerativeScorer:
 
         The mean over the critiques that came to a verdict; `Unscored` where none did.
         """
+        without = [beyond_text(t) for t in trajectories]
         running = [
             _Running(i, self.family.critique(t), seed_for(self._seed, t.key, str(sample)))
             for i, t in enumerate(trajectories)
+            if without[i] is None
             for sample in range(self._n_samples)
         ]
         found: list[list[list[float]]] = [[] for _ in trajectories]
-        reasons: list[list[str]] = [[] for _ in trajectories]
+        reasons: list[list[str]] = [[why] if why else [] for why in without]
         replies: dict[int, Any] = dict.fromkeys(range(len(running)))
         wishes: dict[int, Wish] = {}
         turn = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from prmkit.errors import CheckpointError
 from prmkit.records import Semantics, StepScores, Trajectory, Unscored
 from prmkit.scorers.backends.log_probs import LogProbs
+from prmkit.scorers.base import beyond_text
 from prmkit.scorers.families.base import Implicit, Rendered
 from prmkit.scorers.families.log_ratio import log_ratio_family
 
@@ -107,7 +108,10 @@ class ImplicitScorer:
     ) -> list[tuple[list[list[float]], list[list[float]] | None] | Unscored]:
         """Of each trajectory, the log-probabilities of each step's tokens under both models."""
         rows = [self.family.render(t, self._model.tokenizer) for t in trajectories]
-        fits = [i for i, row in enumerate(rows) if self._fits(row)]
+        refused = [
+            beyond_text(t) or self._too_long(row) for t, row in zip(trajectories, rows, strict=True)
+        ]
+        fits = [i for i, reason in enumerate(refused) if reason is None]
         ids = [rows[i].ids for i in fits]
         # The very first token has nothing before it that could predict it.
         first = [max(rows[i].begin, 1) for i in fits]
@@ -120,15 +124,14 @@ class ImplicitScorer:
         return [
             (_by_step(row, ours[i]), _by_step(row, theirs[i]) if self._reference else None)
             if i in ours
-            else Unscored(
-                reason=f"{len(row.ids)} tokens; the model reads at most {self._context}",
-                model=self.name,
-            )
+            else Unscored(reason=refused[i] or "", model=self.name)
             for i, row in enumerate(rows)
         ]
 
-    def _fits(self, row: Rendered) -> bool:
-        return self._context is None or len(row.ids) <= self._context
+    def _too_long(self, row: Rendered) -> str | None:
+        if self._context is None or len(row.ids) <= self._context:
+            return None
+        return f"{len(row.ids)} tokens; the model reads at most {self._context}"
 
 
 def _by_step(row: Rendered, flat: Sequence[float]) -> list[list[float]]:

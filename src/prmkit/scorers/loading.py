@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from prmkit.chat import single_token
 from prmkit.checkpoints import NOTE_FILE, find_checkpoint, is_hub_id, load_tokenizer
@@ -18,7 +18,7 @@ from prmkit.policies.hf import HFPolicy
 from prmkit.scorers import calibration
 from prmkit.scorers.base import Scorer
 from prmkit.scorers.checkpoints import BY_ID, Checkpoint, find
-from prmkit.scorers.convert_model import ADAPTER, FOLDED, folded, is_adapter
+from prmkit.scorers.convert_model import ADAPTER, Layout, folded, is_adapter
 from prmkit.scorers.discriminative import Backend, DiscriminativeScorer
 from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT, Discriminative
 from prmkit.scorers.generative import GenerativeScorer
@@ -36,13 +36,13 @@ class Resolved(NamedTuple):
         folder: where it is.
         family: the name of its family.
         known: its line of the table, where it has one.
-        is_folded: whether its head was folded into a token classifier.
+        folded: the layout that its head was folded into, if it was.
     """
 
     folder: Path
     family: str
     known: Checkpoint | None
-    is_folded: bool
+    folded: Layout | None
 
 
 def resolve(model: Path | str, family: str | None = None) -> Resolved:
@@ -75,7 +75,8 @@ def resolve(model: Path | str, family: str | None = None) -> Resolved:
         raise UnknownCheckpoint(str(model), BY_ID)
     if name not in FAMILIES:
         raise UnknownName("family of reward models", name, FAMILIES)
-    return Resolved(folder, name, known, note.get("head") == FOLDED)
+    head = note.get("head")
+    return Resolved(folder, name, known, head if head in get_args(Layout) else None)
 
 
 def load_scorer(model: Path | str | None = None, settings: ModelSettings | None = None) -> Scorer:
@@ -102,8 +103,8 @@ def load_scorer(model: Path | str | None = None, settings: ModelSettings | None 
 def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:
     if found.family in DISCRIMINATIVE:
         family = DISCRIMINATIVE[found.family]
-        if found.is_folded:
-            family = folded(family)
+        if found.folded is not None:
+            family = folded(family, found.folded)
         return DiscriminativeScorer(
             found.folder,
             family=family,

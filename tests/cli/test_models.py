@@ -93,7 +93,7 @@ def test_an_unknown_model_is_told_how_to_go_on(prm, tmp_path):
     assert "Qwen/Qwen2.5-Math-PRM-7B" in err
 
 
-def test_models_lists_and_tells_how_to_serve(prm):
+def test_models_lists_and_tells_how_to_serve(prm, tmp_path):
     code, out, _ = prm("models")
     assert code == 0
     assert "Qwen/Qwen2.5-Math-PRM-7B" in out
@@ -105,6 +105,15 @@ def test_models_lists_and_tells_how_to_serve(prm):
     assert len({row["about"] for row in rows}) == len(rows)
     code, out, _ = prm("models", "Qwen/Qwen2.5-Math-PRM-7B", "--launch", "vllm", "--json")
     assert "--runner pooling" in json.loads(out)["start"]
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
+    code, out, _ = prm("models", "--launch", "vllm", folder, "--family", "qwen_prm", "--json")
+    lines = json.loads(out)
+    assert f"vllm serve {folder} --runner pooling" in lines["start"]
+    assert '"step_tag_id": ' in lines["start"]
+    assert f"--model {folder} --family qwen_prm --server vllm=" in lines["score"]
+    code, _, err = prm("models", "--launch", "vllm", folder)
+    assert code == 1
+    assert "--family NAME" in err.replace("\n", " ")
     code, _, err = prm("models", "sail/ActPRM", "--launch", "vllm")
     assert code == 1
     assert "without --server" in err.replace("\n", " ")

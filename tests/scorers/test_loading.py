@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
 from prmkit.records import Problem, Step, Trajectory
@@ -101,6 +102,38 @@ def test_implicit_and_generative_families_load_too(tmp_path):
     assert judge.name == "1, judge"
 
 
+def test_layers_may_be_spread(tmp_path):
+    """With one device there is nothing to spread over; the scores are the same."""
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
+    spread = load_scorer(folder, ModelSettings(family="qwen_prm", device="auto"))
+    if torch.cuda.is_available():
+        pytest.skip("bfloat16 on a GPU: see tests/test_gpu.py")
+    assert values(spread) == values(load_scorer(folder, cpu(family="qwen_prm")))
+
+
+IMAGES = SOLUTION.model_copy(
+    update={"problem": Problem(id="q", prompt="How many?", images=("a.png",))}
+)
+
+
+@pytest.mark.parametrize("name", ["qwen_prm", "likelihood", "judge"])
+def test_images_are_never_left_out_silently(name, tmp_path):
+    scorer = load_scorer(
+        tiny_checkpoint(name, tmp_path / "mine"), cpu(family=name, samples=1, critique_tokens=4)
+    )
+    refused, fine = scorer.score([IMAGES, SOLUTION])
+    assert "the problem has 1 image(s), and this model reads text alone" in refused.reason
+    assert len(fine.values) == 2
+
+
+def test_a_missing_tag_is_told_at_load(tmp_path):
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text().replace("<extra_0>", "<extra_1>"))
+    with pytest.raises(CheckpointError, match=r"'<extra_0>' must be one token"):
+        load_scorer(folder, cpu(family="qwen_prm"))
+
+
 def test_a_calibration_beside_the_model_is_used(tmp_path):
     folder = tiny_checkpoint("qwen_prm", tmp_path / "mine")
     plain = values(load_scorer(folder, cpu(family="qwen_prm")))
@@ -164,7 +197,6 @@ def test_other_heads_cannot_be_folded(name, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_an_adapter_is_merged_with_its_base(tmp_path):
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

@@ -16,14 +16,17 @@ class ModelsSettings:
     """What is told of models.
 
     Attributes:
-        model: one checkpoint, or part of its name; by default all.
+        model: one checkpoint, or part of its name; by default all. With --launch, its id or a
+            local folder.
         families: list the families instead.
         launch: tell how to serve the model: vllm or sglang.
+        family: with --launch: how a folder of no known family reads its steps.
     """
 
     model: str | None = None
     families: bool = False
     launch: str | None = None
+    family: str | None = None
 
 
 def models(
@@ -38,7 +41,7 @@ def models(
 
     settings = settings or ModelsSettings()
     if settings.launch is not None:
-        lines = launch_lines(settings.launch, settings.model)
+        lines = launch_lines(settings.launch, settings.model, settings.family)
         if json:
             print_json(lines)
         else:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from prmkit.chat import single_token
+from prmkit.checkpoints import load_tokenizer
 from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
-from prmkit.scorers.checkpoints import BY_ID, CHECKPOINTS, find
+from prmkit.scorers.checkpoints import BY_ID, CHECKPOINTS, QWEN_PRM, find
+from prmkit.scorers.convert_model import folded
 from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT, Discriminative
 from prmkit.scorers.families.heads import (
     Head,
@@ -17,6 +21,7 @@ from prmkit.scorers.families.heads import (
     TokenShare,
     TwoLayers,
 )
+from prmkit.scorers.loading import FAMILIES, resolve
 
 
 def family_rows() -> list[dict[str, Any]]:
@@ -120,44 +125,69 @@ def semantics_of(family: str) -> str:
 SERVERS = ("vllm", "sglang")
 
 
-def launch_lines(server: str, model: str | None) -> dict[str, str]:
+def launch_lines(server: str, model: str | None, family: str | None = None) -> dict[str, str]:
     """How to start a server with a model, and how to score by it.
 
+    Args:
+        server: ``vllm`` or ``sglang``.
+        model: an id of the table, or a local folder.
+        family: how a model reads its steps that neither the table nor its folder's note tells.
+
     Raises:
-        UnknownName: if there is no such server.
+        UnknownName: if there is no such server or family.
         UnknownCheckpoint: if the model is of no known family.
         CheckpointError: if that server cannot serve the family.
     """
     if server not in SERVERS:
         raise UnknownName("server", server, SERVERS)
-    known = find(model) if model else None
-    if model is None or known is None:
-        raise UnknownCheckpoint(model or "", BY_ID)
-    if known.family not in DISCRIMINATIVE:
-        raise CheckpointError(
-            f"{known.id} is of the family {known.family!r}, which is not read from a server"
-        )
-    family = DISCRIMINATIVE[known.family]
-    start = _vllm(known.id, family) if server == "vllm" else _sglang(known.id, family)
+    if model is None:
+        raise UnknownCheckpoint("", BY_ID)
+    is_local = Path(model).is_dir()
+    known = find(model)
+    if is_local:
+        found = resolve(model, family)
+        name, layout = found.family, found.folded
+    elif family is None and known is None:
+        raise UnknownCheckpoint(model, BY_ID)
+    else:
+        name, layout = family or (known.family if known else ""), None
+    if name not in FAMILIES:
+        raise UnknownName("family of reward models", name, FAMILIES)
+    if name not in DISCRIMINATIVE:
+        raise CheckpointError(f"{model} is of the family {name!r}, which is not read from a server")
+    reads = DISCRIMINATIVE[name] if layout is None else folded(DISCRIMINATIVE[name], layout)
+    tag = _own_tag(Path(model), reads) if is_local else None
+    start = _vllm(model, reads, tag) if server == "vllm" else _sglang(model, reads)
     port = 8000 if server == "vllm" else 30000
+    named = f" --family {family}" if family is not None else ""
     return {
         "start": start,
         "score": (
-            f"prm score FILE --model {known.id} --server {server}=http://127.0.0.1:{port} "
-            f"--served-as {known.id}"
+            f"prm score FILE --model {model}{named} --server {server}=http://127.0.0.1:{port} "
+            f"--served-as {model}"
         ),
     }
 
 
-def _vllm(model: str, family: Discriminative) -> str:
+def _own_tag(folder: Path, family: Discriminative) -> int | None:
+    """The id of a folder's step tag, where it is another one than vLLM takes it for."""
+    if not isinstance(family.head, TwoLayers):
+        return None
+    tag = single_token(load_tokenizer(folder), family.tags[0])
+    return None if tag == QWEN_PRM[family.tags[0]] else tag
+
+
+def _vllm(model: str, family: Discriminative, tag: int | None) -> str:
     head = family.head
     if isinstance(head, TokenRows | TokenShare):
         return f"vllm serve {model} --enable-prefix-caching"
     if isinstance(head, TwoLayers):
-        return f"vllm serve {model} --runner pooling"
+        pooler = {"task": "token_classify", "tok_pooling_type": "STEP", "step_tag_id": tag}
+        own = f" --pooler-config '{json.dumps(pooler)}'" if tag is not None else ""
+        return f"vllm serve {model} --runner pooling{own}"
     if isinstance(head, Linear) and head.keys[0] == "score" and family.end is None:
-        pooler = '{"task": "token_classify", "tok_pooling_type": "ALL"}'
-        return f"vllm serve {model} --runner pooling --pooler-config '{pooler}'"
+        every = json.dumps({"task": "token_classify", "tok_pooling_type": "ALL"})
+        return f"vllm serve {model} --runner pooling --pooler-config '{every}'"
     raise CheckpointError(_no_class("vLLM", model, family))
 
 

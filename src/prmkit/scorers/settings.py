@@ -16,7 +16,8 @@ class ModelSettings:
         model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm.
         family: how it reads steps (see prm models); by default what is known of the model.
         reference: of implicit families: the model that it is compared with, folder or id.
-        device: cpu or cuda; by default a GPU where there is one.
+        device: cpu or cuda; by default a GPU where there is one; auto spreads a model over all
+            GPUs.
         server: instead of this process, a server with the model: vllm=URL or sglang=URL; the
             model's folder is still needed for its tokenizer.
         served_as: the model's name on the server; by default that of its folder.

@@ -43,7 +43,8 @@ class HFBackend:
     Args:
         path: the model's folder.
         head: which head of it is read.
-        device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
+        device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one; ``"auto"`` spreads a
+            model over all GPUs.
         max_tokens: tokens of one forward pass.
 
     Raises:
@@ -105,7 +106,8 @@ class HFBackend:
         import torch
 
         with torch.inference_mode():
-            numbers: list[list[float]] = self.head(hidden.float()).cpu().tolist()
+            found = self.head(hidden.to(device=self.device, dtype=torch.float32))
+            numbers: list[list[float]] = found.cpu().tolist()
         return numbers
 
     def _behind(

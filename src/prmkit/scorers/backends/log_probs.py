@@ -27,7 +27,8 @@ class LogProbs:
 
     Args:
         path: folder of a causal language model.
-        device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
+        device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one; ``"auto"`` spreads a
+            model over all GPUs.
         max_tokens: tokens of one forward pass.
 
     Raises:
@@ -96,7 +97,7 @@ class LogProbs:
             results[i] = [next(values) for _ in range(len(rows[i]) - first[i])]
 
     def _of(self, hidden: torch.Tensor, targets: torch.Tensor) -> list[float]:
-        logits = (hidden @ self._matrix.T).float()
+        logits = (hidden.to(self._matrix.device) @ self._matrix.T).float()
         found = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
         numbers: list[float] = found.cpu().tolist()
         return numbers

@@ -202,7 +202,9 @@ def _variable_length(
         query.transpose(0, 1).contiguous(),
         key.transpose(0, 1).contiguous(),
         value.transpose(0, 1).contiguous(),
-        *bounds,
+        # Layers may be spread over several GPUs.
+        bounds[0].to(query.device),
+        bounds[1].to(query.device),
         max(n_query),
         max(n_key),
         scale=scaling,

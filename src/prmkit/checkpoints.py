@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def load_causal_lm(path: Path | str, device: str | None = None) -> tuple[Any, st
     _torch()
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, path, device, "a causal language model")
+    return load_native(AutoModelForCausalLM, path, device, "a causal language model")
 
 
 def load_token_classifier(path: Path | str, device: str | None = None) -> tuple[Any, str]:
@@ -169,7 +170,7 @@ def load_token_classifier(path: Path | str, device: str | None = None) -> tuple[
     _torch()
     from transformers import AutoModelForTokenClassification
 
-    return _load(AutoModelForTokenClassification, path, device, "a token classifier")
+    return load_native(AutoModelForTokenClassification, path, device, "a token classifier")
 
 
 def start_token_classifier(path: Path | str, n_classes: int) -> Any:
@@ -180,7 +181,7 @@ def start_token_classifier(path: Path | str, n_classes: int) -> Any:
     _torch()
     from transformers import AutoModelForTokenClassification
 
-    model, _ = _load(
+    model, _ = load_native(
         AutoModelForTokenClassification,
         path,
         "cpu",
@@ -191,7 +192,7 @@ def start_token_classifier(path: Path | str, n_classes: int) -> Any:
     return model
 
 
-def _load(
+def load_native(
     auto_class: Any,
     path: Path | str,
     device: str | None,
@@ -199,11 +200,29 @@ def _load(
     may_lack: str | None = None,
     **settings: Any,
 ) -> tuple[Any, str]:
+    """A model of a class of transformers' own, and its device.
+
+    Args:
+        auto_class: such as ``AutoModel``.
+        path: the folder.
+        device: ``"cpu"``, ``"cuda"``, …, by default a GPU where there is one; ``"auto"`` spreads
+            the layers over all GPUs, and the device returned is that of the first.
+        kind: what it is loaded as, for messages.
+        may_lack: how the names of weights begin that need not be there.
+        settings: more arguments of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or its weights lack a part.
+        MissingDependency: if layers are to be spread, and accelerate is not installed.
+    """
     torch = _torch()
     from safetensors import SafetensorError
 
     path = check_folder(path)
-    device = device or default_device()
+    spread = device == "auto"
+    if spread and find_spec("accelerate") is None:
+        raise MissingDependency("accelerate", "train", "spreading a model over GPUs")
+    device = default_device() if spread or device is None else device
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
         with quiet_transformers():
@@ -214,6 +233,7 @@ def _load(
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                device_map="auto" if spread else None,
                 **settings,
             )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
@@ -226,6 +246,8 @@ def _load(
             f"{str(path)!r} is not {kind}: its weights lack {', '.join(missing[:4])}. "
             "They would have been random numbers"
         )
+    if spread:
+        return model.eval(), str(next(model.parameters()).device)
     return model.to(device).eval(), device
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prmkit.chat import Tokenizer, single_token
-from prmkit.checkpoints import check_folder, default_device, quiet_transformers
-from prmkit.errors import CheckpointError, MissingDependency
+from prmkit.checkpoints import check_folder, default_device, load_native
+from prmkit.errors import CheckpointError
 from prmkit.scorers.backends import packed
 from prmkit.scorers.families.heads import (
     Head,
@@ -109,14 +108,12 @@ class Tensors:
         return self._file_of[name]
 
 
-def load_body(path: Path | str, device: str | None, dtype: Any = None) -> tuple[Any, str]:
+def load_body(path: Path | str, device: str | None) -> tuple[Any, str]:
     """The decoder of a folder, without a head, on prmkit's packed attention; and its device.
 
     Args:
         path: the folder.
-        device: ``"cpu"``, ``"cuda"``, …, by default a GPU where there is one; ``"auto"`` spreads
-            the layers over all GPUs, and the device returned is that of the first.
-        dtype: of the weights; by default float32 on a CPU, else bfloat16.
+        device: see `prmkit.checkpoints.load_native`.
 
     Raises:
         CheckpointError: if it cannot be loaded, or its weights lack a part of the body.
@@ -124,50 +121,18 @@ def load_body(path: Path | str, device: str | None, dtype: Any = None) -> tuple[
     """
     path = check_folder(path)
     Tensors(path)  # Says which file is damaged or missing, before transformers says less.
-    device = device or default_device()
-    import torch
+    default_device()  # Says what to install where there is no torch.
+    from transformers import AutoModel
 
-    spread = device == "auto"
-    on_cpu = default_device() == "cpu" if spread else device == "cpu"
-    dtype = dtype or (torch.float32 if on_cpu else torch.bfloat16)
     packed.install()
-    model = _native(path, dtype, spread)
+    model, device = load_native(AutoModel, path, device, "a decoder")
     try:
         model.set_attn_implementation(packed.NAME)
     except (ValueError, KeyError) as error:
         raise CheckpointError(
             f"{type(model).__name__} in {str(path)!r} does not let its attention be chosen: {error}"
         ) from None
-    if spread:
-        return model.eval(), str(next(model.parameters()).device)
-    return model.to(device).eval(), device
-
-
-def _native(path: Path, dtype: Any, spread: bool) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    if spread and find_spec("accelerate") is None:
-        raise MissingDependency("accelerate", "train", "spreading a model over GPUs")
-    try:
-        with quiet_transformers():
-            model, info = AutoModel.from_pretrained(
-                path,
-                dtype=dtype,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                device_map="auto" if spread else None,
-            )
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be loaded: {error}") from None
-    if info["missing_keys"]:
-        raise CheckpointError(
-            f"the weights in {str(path)!r} lack {', '.join(sorted(info['missing_keys'])[:4])}; "
-            "they would have been random numbers"
-        )
-    return model
+    return model, device
 
 
 def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any:

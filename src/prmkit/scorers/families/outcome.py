@@ -14,6 +14,8 @@ by environment and are not all published: its rendering here is unverified.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prmkit.chat import Tokenizer, encode_text, turns
 from prmkit.records import Problem, Step
 from prmkit.scorers.families.base import Discriminative, Piece
@@ -69,23 +71,17 @@ FAMILY = Discriminative(
     semantics="value",
     end=end,
 )
-PROBABILITY = Discriminative(
+PROBABILITY = replace(
+    FAMILY,
     name="outcome_probability",
     about="Outcome reward models trained on right and wrong: the sigmoid of their number.",
-    begin=begin,
-    step=step,
     read=sigmoid_of_one,
-    head=HEAD,
     semantics="correctness",
-    end=end,
 )
-AGENT_PRM = Discriminative(
+AGENT_PRM = replace(
+    FAMILY,
     name="agent_prm",
     about="AgentPRM: the value of each action of an agent, from a sequence classifier.",
-    begin=begin,
     step=turn,
     read=sigmoid_of_one,
-    head=HEAD,
-    semantics="value",
-    end=end,
 )

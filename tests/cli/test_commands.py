@@ -174,6 +174,8 @@ import os, signal, sys
 from prmkit.cli import main
 from prmkit.scorers.discriminative import DiscriminativeScorer
 
+# A shell that runs the tests in the background has told its children to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 stop_at, n_scored, score = int(sys.argv[1]), 0, DiscriminativeScorer.score
 
 def watched(self, trajectories):

@@ -69,7 +69,13 @@ LAYOUTS: dict[str, Layout] = {
     "qwen_prm": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml", _remote("qwen2_rm")),
     "reasonflux": Layout("qwen2", "Qwen2ForProcessRewardModel", "chatml", _remote("qwen2_rm")),
     "reasoneval": Layout("mistral", "ReasonEval_7B", "sentencepiece", {"score_dimension": 3}),
-    "reasoneval_redundancy": Layout("llama", "ReasonEval_34B", "sentencepiece", {"score_dim": 3}),
+    "reasoneval_redundancy": Layout(
+        "mistral", "ReasonEval_7B", "sentencepiece", {"score_dimension": 3}
+    ),
+    "reasoneval_34b": Layout("llama", "ReasonEval_34B", "sentencepiece", {"score_dim": 3}),
+    "reasoneval_34b_redundancy": Layout(
+        "llama", "ReasonEval_34B", "sentencepiece", {"score_dim": 3}
+    ),
     "pure": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
     "trl": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
     "trl_line": Layout("qwen2", "Qwen2ForTokenClassification", "chatml"),
@@ -83,7 +89,7 @@ LAYOUTS: dict[str, Layout] = {
     "pqm": Layout("llama", "LlamaForCausalLM", "qwen_bos", added=("[PRM]",)),
     "med_prm": Layout("llama", "LlamaForCausalLM", "llama3_plain", added=(" ки",)),
     "granite": Layout("granite", "GraniteForCausalLM", "granite"),
-    "act_prm": Layout("qwen2", "Qwen2ForEnsemblePRM", "chatml", {"rr_token": " \n\n"}),
+    "act_prm": Layout("qwen2", "Qwen2ForEnsemblePRM", "chatml", {"rr_token": "<extra_0>"}),
     "outcome": Layout("qwen2", "Qwen2ForSequenceClassification", "chatml", bias=False),
     "outcome_probability": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),
     "agent_prm": Layout("llama", "LlamaForSequenceClassification", "llama3", bias=False),

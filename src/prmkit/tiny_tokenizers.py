@@ -12,7 +12,7 @@ COMMON = (
     " Yes", " No", "yes", "no", "Y", " Y", "N", "correct", " correct", "user", "assistant",
     "system", "\n\n", " \n\n", ".\n", ".\n\n", "\n\n\n\n", " \n\n\n\n", "\n\n\n\n\n",
     " \n\n\n\n\n",
-    " apples", "Question", "Answer",
+    " yes", " no", " apples", "Question", "Answer",
 )  # fmt: skip
 """Words that are one token in Qwen's and Llama's vocabularies, or merge there as they do here."""
 

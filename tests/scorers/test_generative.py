@@ -102,7 +102,7 @@ def test_think_prm_reads_each_prefix():
     asked = [prefix.problem.messages[0].content for prefix, _ in policy.asked]
     assert ["Step 3: The answer is 5." in text for text in asked] == [False, False, True]
     assert [
-        reply_of(prefix).endswith("\nIs the solution correct? ") for prefix, _ in policy.asked
+        reply_of(prefix).endswith("\nIs the solution correct?") for prefix, _ in policy.asked
     ] == [True] * 3
     assert found.values[0] > found.values[1] > found.values[2]
 
@@ -159,7 +159,7 @@ def test_gen_prm_runs_programs_only_where_allowed():
     policy = Choosing(script, lambda prefix: 0.5)
     scorer = GenerativeScorer(policy, GENERATIVE["gen_prm_code"], allow_code=True)
     scorer.score([SOLUTION.prefix(1)])
-    assert "[Code Output]\n\n```\n42\n\n```\n</verify>" in reply_of(policy.asked[0][0])
+    assert "[Code Output]\n\n```\n42\n```\n</verify>" in reply_of(policy.asked[0][0])
 
 
 def test_results_do_not_depend_on_the_batch():

@@ -8,7 +8,7 @@ weights were at hand when the table was made, so no line says more than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,15 @@ class Checkpoint:
 def _versa(name: str, tokens: Mapping[str, int]) -> Checkpoint:
     return Checkpoint(
         id=f"UW-Madison-Lee-Lab/{name}", family="versa_prm", aggregation="min", tokens=tokens
+    )
+
+
+def _gen_prm(name: str) -> Checkpoint:
+    return Checkpoint(
+        id=f"GenPRM/{name}",
+        family="gen_prm",
+        aggregation="min",
+        note="its authors let it write and run programs, which gen_prm_code does",
     )
 
 
@@ -116,7 +125,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     ),
     Checkpoint(id="Gen-Verse/ReasonFlux-PRM-7B", family="reasonflux", tokens=QWEN_PRM),
     Checkpoint(id="GAIR/ReasonEval-7B", family="reasoneval", aggregation="min"),
-    Checkpoint(id="GAIR/ReasonEval-34B", family="reasoneval", aggregation="min"),
+    Checkpoint(id="GAIR/ReasonEval-34B", family="reasoneval_34b", aggregation="min"),
     Checkpoint(
         id="jinachris/PURE-PRM-7B",
         family="pure",
@@ -143,26 +152,24 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         evidence="unverified",
         note="the separator is the default of TRL at the time",
     ),
-    Checkpoint(
-        id="ScalableMath/llemma-7b-prm-prm800k-level-1to3-hf", family="llemma", aggregation="min"
-    ),
-    Checkpoint(
-        id="ScalableMath/llemma-7b-prm-metamath-level-1to3-hf", family="llemma", aggregation="min"
-    ),
-    Checkpoint(
-        id="ScalableMath/llemma-7b-oprm-prm800k-level-1to3-hf", family="llemma", aggregation="min"
-    ),
+    Checkpoint(id="ScalableMath/llemma-7b-prm-prm800k-level-1to3-hf", family="llemma"),
+    Checkpoint(id="ScalableMath/llemma-7b-prm-metamath-level-1to3-hf", family="llemma"),
+    Checkpoint(id="ScalableMath/llemma-7b-oprm-prm800k-level-1to3-hf", family="llemma"),
     Checkpoint(
         id="Windy0822/ImplicitPRM_DPO",
         family="implicit_prm",
         aggregation="min",
         reference="meta-llama/Llama-3.1-8B-Instruct",
+        evidence="card",
+        note="the reference is the card's; the authors' evaluation script passes another one",
     ),
     Checkpoint(
         id="Windy0822/ImplicitPRM_CE",
         family="implicit_prm",
         aggregation="min",
         reference="meta-llama/Llama-3.1-8B-Instruct",
+        evidence="card",
+        note="the reference is the card's; the authors' evaluation script passes another one",
     ),
     Checkpoint(
         id="PRIME-RL/EurusPRM-Stage1",
@@ -221,11 +228,17 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         evidence="card",
         note="an adapter: merge it first with prm convert-model",
     ),
-    Checkpoint(id="sail/ActPRM", family="act_prm"),
-    Checkpoint(id="sail/ActPRM-X", family="act_prm"),
-    Checkpoint(id="GenPRM/GenPRM-1.5B", family="gen_prm", aggregation="min"),
-    Checkpoint(id="GenPRM/GenPRM-7B", family="gen_prm", aggregation="min"),
-    Checkpoint(id="GenPRM/GenPRM-32B", family="gen_prm", aggregation="min"),
+    Checkpoint(
+        id="sail/ActPRM",
+        family="act_prm",
+        tokens=QWEN_PRM,
+        note="the authors' example scores are 0.9994, 0.2317, 0.7312, 0.8314; their scripts "
+        "disagree on the system message",
+    ),
+    Checkpoint(id="sail/ActPRM-X", family="act_prm", tokens=QWEN_PRM),
+    _gen_prm("GenPRM-1.5B"),
+    _gen_prm("GenPRM-7B"),
+    _gen_prm("GenPRM-32B"),
     Checkpoint(id="launch/ThinkPRM-1.5B", family="think_prm", aggregation="last"),
     Checkpoint(id="launch/ThinkPRM-7B", family="think_prm", aggregation="last"),
     Checkpoint(id="launch/ThinkPRM-14B", family="think_prm", aggregation="last"),
@@ -252,14 +265,26 @@ def find(name: Path | str) -> Checkpoint | None:
     text = str(name)
     if text in BY_ID:
         return BY_ID[text]
-    parts = Path(text).parts
+    parts = Path(text).parts[-3:]
+    # The owner's folder with the model's in it says more than the model's name alone.
+    paired = {"/".join(parts[-2:])}
+    by_owner = next((c for c in CHECKPOINTS if _is_among(c.id, paired)), None)
+    if by_owner is not None:
+        return by_owner
+    snapshot = parts[0] if len(parts) == 3 and parts[1] == "snapshots" else ""
+    alone = {*parts[-1:], snapshot}
     for checkpoint in CHECKPOINTS:
         owner, _, model = checkpoint.id.partition("/")
-        names = {model, f"models--{owner}--{model}", f"{owner}_{model}", f"{owner}--{model}"}
-        if model.endswith("*"):
-            stem = model.removesuffix("*")
-            if any(part.startswith((stem, f"models--{owner}--{stem}")) for part in parts[-3:]):
-                return checkpoint
-        elif names & {*parts[-3:]}:
+        if any(
+            _is_among(one, alone)
+            for one in (model, f"models--{owner}--{model}", f"{owner}_{model}", f"{owner}--{model}")
+        ):
             return checkpoint
     return None
+
+
+def _is_among(name: str, found: Collection[str]) -> bool:
+    """Whether a name, which may end with a star, is one of those found."""
+    if name.endswith("*"):
+        return any(one.startswith(name[:-1]) for one in found)
+    return name in found

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prmkit.checkpoints import read_note
 from prmkit.errors import InputTooLong, InvalidRecord, ScoringError
@@ -17,6 +17,9 @@ from prmkit.scorers.base import beyond_text
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
 from prmkit.scorers.separators import Guarded, Watching, guard
 from prmkit.scorers.settings import OnSeparator
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,15 @@ class Backend(Protocol):
 
     def numbers(self, rows: Sequence[Rendered]) -> Sequence[Sequence[Sequence[float]] | Unscored]:
         """[S, K] numbers of each row, read at its positions; or why there are none."""
+
+
+def _at(node: Node, own: torch.Tensor, at: int) -> torch.Tensor:
+    """[H] the hidden state of a node's token `at`; -1 is the one before it."""
+    if at >= 0:
+        return own[at]
+    assert node.parent is not None
+    assert node.parent.last is not None
+    return node.parent.last
 
 
 _PROBE = Trajectory(problem=Problem(id="probe", prompt=""), steps=(Step(text=""),))
@@ -185,7 +197,9 @@ class DiscriminativeScorer:
             pieces.append(piece)
         nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
         read = [
-            tree.behind(node, piece.at + 1, [*piece.tail, *end]) if end else own[piece.at]
+            tree.behind(node, piece.at + 1, [*piece.tail, *end])
+            if end
+            else _at(node, own, piece.at)
             for node, piece, own in zip(nodes, pieces, hidden, strict=True)
         ]
         numbers = tree.backend.read(torch.stack(read))

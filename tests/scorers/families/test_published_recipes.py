@@ -18,10 +18,11 @@ from transformers import (
     AutoTokenizer,
 )
 
+from prmkit.errors import InvalidRecord
 from prmkit.records import Problem, Step, Trajectory
 from prmkit.scorers.families import DISCRIMINATIVE
 
-QUESTION = "How many apples are there?"
+QUESTION = "Mia has apples.\n\nCount them and say how many."
 STEPS = ["So 3 + 4 = 7 apples.", "The answer is 7 - 2", "Yes, so 5."]
 OBSERVATIONS = ["You see 7.", "Nothing.", "Done."]
 """What an environment answers to each step, where there is one."""
@@ -115,14 +116,24 @@ def qwen_prm(m, system=r"Please reason step by step, and put your final answer w
     return probabilities[:, 1].tolist()
 
 
-def reasoneval(m):
-    ids = [1] + m.tok(
-        f"Question:\n{QUESTION}\nAnswer:\nLet's think step by step.\n", add_special_tokens=False
-    )["input_ids"]
-    at = []
-    for step in STEPS:
-        ids += m.tok(step, add_special_tokens=False)["input_ids"]
-        at.append(len(ids) - 1)
+def reasoneval(m, large=False):
+    """The published procedure: padding tokens mark the ends, are counted, and are taken out."""
+    m.tok.pad_token = "</s>" if large else "<s>"
+    mark = m.tok.pad_token
+    prompt = f"Question:\n{QUESTION}\nAnswer:\nLet's think step by step.\n"
+    text = prompt + mark + "".join(step + mark for step in STEPS)
+    at, ids = [], []
+    for i, token in enumerate(m.tok(text)["input_ids"]):
+        if token == m.tok.pad_token_id:
+            at.append(i - 1 - len(at))
+        else:
+            ids.append(token)
+    if large:
+        at = at[1:]
+    else:
+        # The beginning of text is the padding token, so it was counted and taken out too.
+        ids, at = [1, *ids], at[2:]
+    assert len(at) == len(STEPS)
     return m.layer(m.hidden(ids), "score_head").softmax(-1)[at]
 
 
@@ -223,8 +234,17 @@ def pqm(m):
 
 def med_prm(m):
     text = " ".join(f"Step {i}: {s} ки" for i, s in enumerate(STEPS, 1))
+    system = (
+        "You are an evaluator assessing the logicality and validity of the reasoning in each step "
+        "of the given explanation. In order to support the evaluation, the question and the "
+        "explanation are provided. If the reasoning contains errors, output - after that step. If "
+        "the reasoning in a step is logical and valid, output + after that step."
+    )
     chat = m.tok.apply_chat_template(
-        [{"role": "user", "content": f"Question: {QUESTION}\n\nExplanation: {text}"}],
+        [
+            {"role": "system", "content": system},
+            {"role": "user", "content": f"Question: {QUESTION}\n\nExplanation: {text}"},
+        ],
         tokenize=False,
         add_generation_prompt=True,
     )
@@ -249,14 +269,15 @@ def granite(m):
 
 
 def act_prm(m):
-    system = (
-        "You are a helpful and harmless assistant. You should think step-by-step and put your "
-        "final answer within \\boxed{}."
-    )
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": QUESTION}]
-    text = m.tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    text += " \n\n".join(STEPS) + " \n\n"
-    ids = m.tok.encode(text)
+    messages = [
+        {
+            "role": "system",
+            "content": "Please reason step by step, and put your final answer within \\boxed{}.",
+        },
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "<extra_0>".join(STEPS) + "<extra_0>"},
+    ]
+    ids = m.tok.encode(m.tok.apply_chat_template(messages, tokenize=False))
     tensors, x = m.tensors, m.hidden(ids)
     heads = []
     for head in range(tensors["score.model.nn1.weight"].shape[0]):
@@ -266,8 +287,7 @@ def act_prm(m):
             key = f"score.model.{name}"
             y = y @ tensors[f"{key}.weight"][head] + tensors[f"{key}.bias"][head]
         heads.append(torch.sigmoid(y.squeeze(-1)))
-    # The question's own tags are masked out; ours has none.
-    return torch.stack(heads).mean(0)[torch.tensor(ids) == m.tok.encode(" \n\n")[0]].tolist()
+    return torch.stack(heads).mean(0)[torch.tensor(ids) == m.tok.encode("<extra_0>")[0]].tolist()
 
 
 def outcome(m, read=torch.sigmoid, observed=()):
@@ -288,6 +308,18 @@ def outcome(m, read=torch.sigmoid, observed=()):
     return scores
 
 
+def test_med_prm_reads_documents_before_the_question(tiny, scorer_of):
+    """As in the published scoring script: "Document 1: …", and a system message that says so."""
+    tok = Plain(tiny("med_prm")).tok
+    problem = Problem(id="q", prompt="Q?", meta={"documents": ["one", "two"]})
+    ids = DISCRIMINATIVE["med_prm"].begin(problem, tok)
+    text = tok.decode(ids)
+    assert text.endswith("Document 1: one\n\nDocument 2: two\n\nQuestion: Q?\n\nExplanation:")
+    assert "the relevant documents, the question, and the explanation are provided seq" in text
+    with pytest.raises(InvalidRecord, match="expected a list of texts"):
+        DISCRIMINATIVE["med_prm"].begin(Problem(id="q", prompt="", meta={"documents": "x"}), tok)
+
+
 RECIPES = {
     "math_shepherd": math_shepherd,
     "rlhflow": rlhflow,
@@ -297,6 +329,8 @@ RECIPES = {
     "reasonflux": lambda m: qwen_prm(m, system=None),
     "reasoneval": lambda m: (reasoneval(m)[:, 1] + reasoneval(m)[:, 2]).tolist(),
     "reasoneval_redundancy": lambda m: (1 - reasoneval(m)[:, 1]).tolist(),
+    "reasoneval_34b": lambda m: reasoneval(m, large=True)[:, 1:].sum(-1).tolist(),
+    "reasoneval_34b_redundancy": lambda m: (1 - reasoneval(m, large=True)[:, 1]).tolist(),
     "pure": pure,
     "trl": trl,
     "trl_line": lambda m: trl(m, "\n"),

@@ -56,6 +56,8 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
         qwen_prm.REASONFLUX,
         reasoneval.FAMILY,
         reasoneval.REDUNDANCY,
+        reasoneval.LARGE,
+        reasoneval.LARGE_REDUNDANCY,
         pure.FAMILY,
         trl.BLANK_LINE,
         trl.LINE,

@@ -74,7 +74,8 @@ class Discriminative:
         head: what gives the K numbers.
         semantics: what the scores mean.
         tags: texts of the tokens that mark where steps end; inside of a problem or a step they
-            are escaped or refused, see `prmkit.scorers.discriminative`.
+            are escaped or refused, see `prmkit.scorers.separators`. Ordinary line ends are none:
+            problems have them too, and published models have seen them there.
         end: token ids that stand behind the last step, which is read at the last of them; the
             published recipe then takes one pass per step, ours goes on from the keys and values
             of one pass.

@@ -5,6 +5,10 @@ stay in it. Each critique analyses, may write a program whose output is shown to
 ``gen_prm`` leaves programs out; ``gen_prm_code`` runs them in a sandbox. Score = P(Yes) against
 P(No) inside of \boxed{}.
 
+Deviations: the published sampling also has top_k = 20; after a program's output the published model
+may write more programs, up to three; its limit of 2048 tokens is of a whole critique, ours of a
+stretch.
+
 Header: Zhao et al. 2025, arXiv:2504.00891; GenPRM/GenPRM-1.5B, -7B, -32B.
 """
 
@@ -44,7 +48,7 @@ def critique(trajectory: Trajectory, *, code: bool) -> Critique:
             written = VERIFY + _closed(program, "```\n")
             found = _CODE.search(written)
             printed: str = yield RunCode(found[1] if found else "")
-            reply += f"{written}[Code Output]\n\n```\n{printed}\n```\n</verify>\n"
+            reply += f"{written}[Code Output]\n\n```\n{printed.strip()}\n```\n</verify>\n"
         answer: list[float] | None = yield Choose(said, reply + JUDGE, ("Yes", "No"))
         if answer is None:
             verdict: str = yield Write(said, reply + JUDGE, ("Yes", "No"), 4)

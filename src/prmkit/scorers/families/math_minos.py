@@ -2,8 +2,9 @@ r"""MathMinos: a token classifier with one output, read at a tag behind each ste
 
     Human: {question}\n\nAssistant:Step 1: … и\nStep 2: … и\n
 
-Score = sigmoid of the logit. The published code compares the logit with 0, which is the same as
-comparing this score with 1/2.
+The words are those of PRMBench's reading; the authors' own inference has one line end before
+"Assistant:" and a space behind it. Score = sigmoid of the logit. The published code compares the
+logit with 0, which is the same as comparing this score with 1/2.
 
 Header: Gao et al. 2024, arXiv:2406.14024; KbsdJames/MATH-Minos (no weights on the hub).
 """

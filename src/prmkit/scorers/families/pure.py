@@ -42,5 +42,4 @@ FAMILY = Discriminative(
     read=margin,
     head=Linear(2),
     semantics="advantage",
-    tags=(TAG,),
 )

@@ -5,7 +5,8 @@ mean over several analyses.
 
 Header: She et al. 2025, arXiv:2503.21295; kevinpro/R-PRM-7B-DPO. The published prompt has an
 example before the question and literal backslash-n in it; this is its frame, in our own words,
-so scores of the published checkpoint will differ somewhat: unverified.
+so scores of the published checkpoint will differ somewhat: unverified. Where an analysis ends
+without the question, the question is put behind it; the published code asks in other words then.
 """
 
 from __future__ import annotations

@@ -22,9 +22,12 @@ from prmkit.scorers.families.wording import bare
 ANSWER = "+"
 
 
-def begin(problem: Problem, tokenizer: Tokenizer) -> list[int]:
-    """The first turn up to the end of the question."""
-    return turns(tokenizer).start + encode_text(tokenizer, problem.text)
+def begin(problem: Problem, tokenizer: Tokenizer, joint: str = "") -> list[int]:
+    """The first turn up to the end of the question and what joins it to the first step.
+
+    A blank line may share a token with the question's stop; a space is the first step's.
+    """
+    return turns(tokenizer).start + encode_text(tokenizer, problem.text + joint)
 
 
 def step(step: Step, index: int, tokenizer: Tokenizer, joint: str = " ") -> Piece:
@@ -39,8 +42,8 @@ def step(step: Step, index: int, tokenizer: Tokenizer, joint: str = " ") -> Piec
 def _family(name: str, joint: str, about: str = "") -> Discriminative:
     return Discriminative(
         name=name,
-        begin=begin,
-        step=partial(step, joint=joint),
+        begin=begin if joint == " " else partial(begin, joint=joint),
+        step=step if joint == " " else partial(step, joint=""),
         read=first_of_two,
         head=TokenRows((ANSWER, "-")),
         semantics="correctness",

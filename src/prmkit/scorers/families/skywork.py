@@ -2,7 +2,8 @@
 
 The question with a line end, then each line of the solution and a line end that is tokenised on
 its own. The published code scores every line; a step of several lines has the score of its last
-one. Score = sigmoid of the value.
+one. Where blank lines separate the steps, the published code has a line of its own for each of
+them; here steps follow each other with one line end. Score = sigmoid of the value.
 
 Header: Skywork-o1 Open, 2024; Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B.
 """

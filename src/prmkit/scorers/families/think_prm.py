@@ -3,6 +3,9 @@
 One chain per prefix: the step's score is P(yes) to "Is the solution correct?" after a chain over
 the solution up to that step, so it is the score of the prefix.
 
+The published search also stops a chain at the step after the last one given; here only the question
+and the end of thinking stop it.
+
 Header: Khalifa et al. 2025, arXiv:2504.16828; launch/ThinkPRM-1.5B, -7B, -14B.
 """
 
@@ -22,7 +25,7 @@ PROMPT = (
     "verify the provided steps."
 )
 LEAD = "\nLet's verify step by step:"
-QUESTION = "\nIs the solution correct? "
+QUESTION = "\nIs the solution correct?"
 STOP = ("Is the solution correct?", "</think>")
 _VERDICT = re.compile(r"\\boxed\{\s*(correct|incorrect)\s*\}")
 
@@ -43,7 +46,7 @@ def critique(trajectory: Trajectory) -> Critique:
         for stop in STOP:
             words = words.removesuffix(stop)
         answer: list[float] | None = yield Choose(
-            conversation, LEAD + words.rstrip() + QUESTION, ("yes", "no")
+            conversation, LEAD + words.rstrip() + QUESTION, (" yes", " no")
         )
         if answer is not None:
             scores.append(answer[0])
@@ -58,5 +61,5 @@ def critique(trajectory: Trajectory) -> Critique:
 FAMILY = Generative(
     name="think_prm",
     critique=critique,
-    sampling=SamplingSettings(temperature=0.6, top_p=0.95, max_new_tokens=8192),
+    sampling=SamplingSettings(temperature=0.7, max_new_tokens=8192),
 )

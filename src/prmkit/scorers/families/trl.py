@@ -34,7 +34,7 @@ def step(step: Step, index: int, tokenizer: Tokenizer, separator: str) -> Piece:
     return Piece(ids, len(ids) - 1)
 
 
-def _family(name: str, separator: str, tags: tuple[str, ...], about: str = "") -> Discriminative:
+def _family(name: str, separator: str, about: str = "") -> Discriminative:
     return Discriminative(
         name=name,
         begin=begin,
@@ -42,12 +42,11 @@ def _family(name: str, separator: str, tags: tuple[str, ...], about: str = "") -
         read=second_of_two,
         head=Linear(2),
         semantics="correctness",
-        tags=tags,
         about=about,
     )
 
 
-BLANK_LINE = _family("trl", "\n\n", ("\n\n",))
+BLANK_LINE = _family("trl", "\n\n")
 LINE = _family(
-    "trl_line", "\n", (), "TRL's PRMTrainer with its default separator of the time, one line end."
+    "trl_line", "\n", "TRL's PRMTrainer with its default separator of the time, one line end."
 )

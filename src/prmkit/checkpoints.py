@@ -153,8 +153,29 @@ def load_tokenizer(path: Path | str) -> Any:
         return AutoTokenizer.from_pretrained(
             path, use_fast=True, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"the tokenizer in {str(path)!r} cannot be loaded: {error}") from None
+    except Exception as error:
+        # A damaged tokenizer raises what the libraries below happen to raise.
+        raise CheckpointError(
+            f"the tokenizer in {str(path)!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
+
+
+def load_config(path: Path | str) -> Any:
+    """The configuration of a model folder, of a class of transformers' own.
+
+    Raises:
+        CheckpointError: if it cannot be loaded.
+    """
+    _torch()
+    from transformers import AutoConfig
+
+    path = check_folder(path)
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path / 'config.json'} is no configuration that transformers reads: {error}"
+        ) from None
 
 
 def load_causal_lm(path: Path | str, device: str | None = None) -> tuple[Any, str]:
@@ -216,8 +237,6 @@ def load_native(
         MissingDependency: if layers are to be spread, and accelerate is not installed.
     """
     torch = _torch()
-    from safetensors import SafetensorError
-
     path = check_folder(path)
     spread = device == "auto"
     if spread and find_spec("accelerate") is None:
@@ -236,7 +255,8 @@ def load_native(
                 device_map="auto" if spread else None,
                 **settings,
             )
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+    except Exception as error:
+        # What a damaged or unusual folder raises depends on what is wrong with it.
         raise CheckpointError(f"{str(path)!r} cannot be loaded as {kind}: {error}") from None
     missing = [
         key for key in sorted(info["missing_keys"]) if not (may_lack and key.startswith(may_lack))
@@ -263,8 +283,11 @@ def read_note(path: Path | str) -> dict[str, Any]:
             f"{str(path)!r} has no {NOTE_FILE}, which says how the model reads its steps. "
             "`prm train` writes it"
         )
-    note = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(note, dict) or "family" not in note:
+    try:
+        note = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no JSON: {error}") from None
+    if not isinstance(note, dict) or not isinstance(note.get("family"), str):
         raise CheckpointError(f"{file} does not name a 'family'")
     return note
 

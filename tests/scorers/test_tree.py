@@ -72,6 +72,17 @@ def test_states_of_different_problems_share_a_call(scorer):
     assert scorer.extend([], []) == ([], [])
 
 
+@pytest.mark.parametrize("family", ["outcome", "universal_prm", "reasoneval"])
+def test_what_was_dropped_in_the_same_call_is_made_again(family, tmp_path):
+    """Also where a step is read behind an end of its own, or at the token before it."""
+    one = DiscriminativeScorer(
+        tiny_checkpoint(family, tmp_path / "model"), family=DISCRIMINATIVE[family], device="cpu"
+    )
+    one._tree = PrefixTree(one._backend, max_kept=10)
+    for texts, score in grow(one, width=3, depth=2):
+        assert score == pytest.approx(whole(one, texts)[-1], abs=1e-5)
+
+
 def test_what_cannot_be_extended_is_named(scorer, tmp_path):
     state = scorer.start(QUESTION)
     with pytest.raises(InputTooLong, match="reads at most 1024"):
@@ -79,10 +90,10 @@ def test_what_cannot_be_extended_is_named(scorer, tmp_path):
     with pytest.raises(ValueError, match="2 steps for 1 states"):
         scorer.extend([state], [Step(text="a"), Step(text="b")])
     strict = DiscriminativeScorer(
-        tiny_checkpoint("pure", tmp_path / "pure"),
-        family=DISCRIMINATIVE["pure"],
+        tiny_checkpoint("qwen_prm", tmp_path / "qwen"),
+        family=DISCRIMINATIVE["qwen_prm"],
         device="cpu",
         on_separator="error",
     )
     with pytest.raises(InvalidRecord, match="where the steps of this family"):
-        strict.extend([strict.start(QUESTION)], [Step(text="a\n\nb")])
+        strict.extend([strict.start(QUESTION)], [Step(text="a<extra_0>b")])

@@ -29,7 +29,7 @@ def score_reasoning_steps(
     """Score the steps of one solution.
 
     Args:
-        prm: a scorer, or the folder of a model that `prm train` wrote. A folder is loaded at
+        prm: a scorer, or the folder or id of a model of a known family. A folder is loaded at
             each call: for many solutions, make the scorer once.
         question: the problem.
         steps: the texts of the steps, at least one.
@@ -46,9 +46,9 @@ def score_reasoning_steps(
     if not steps:
         raise InvalidRecord("there is no step to score; give at least one")
     if isinstance(prm, str | Path):
-        from prmkit.scorers.discriminative import DiscriminativeScorer
+        from prmkit.scorers.loading import load_scorer
 
-        prm = DiscriminativeScorer(prm)
+        prm = load_scorer(prm)
     trajectory = Trajectory(
         problem=Problem(id="question", prompt=question),
         steps=tuple(Step(text=step) for step in steps),

@@ -19,6 +19,7 @@ from prmkit.checkpoints import (
     NOTE_FILE,
     check_folder,
     find_checkpoint,
+    load_config,
     load_tokenizer,
     quiet_transformers,
 )
@@ -56,7 +57,7 @@ def fold(
         CheckpointError: if the family's head is no single linear map, or has other than two numbers
             where a scalar is wanted, or the folder is not such a checkpoint.
     """
-    import torch
+    from torch import nn
 
     folder = check_folder(source)
     if not isinstance(family.head, TokenRows | MeanRow | Linear):
@@ -65,7 +66,10 @@ def fold(
             "linear layer; there is no token classifier that is the same"
         )
     described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    head = load_head(folder, family.head, load_tokenizer(folder), described["hidden_size"])
+    known = load_config(folder)
+    head = load_head(folder, family.head, load_tokenizer(folder), known.hidden_size)
+    if not isinstance(head, nn.Linear):
+        raise CheckpointError(f"{str(folder)!r} caps its logits; no linear layer gives the same")
     weight, bias = head.weight.detach(), head.bias.detach() if head.bias is not None else None
     if layout == "scalar":
         right, wrong = _two(family)
@@ -76,14 +80,12 @@ def fold(
     prefix = "" if any(name.startswith("model.") for name in kept) else "model."
     weights = {f"{prefix}{name}": tensor for name, tensor in kept.items()}
     n_outputs = len(weight)
-    dtype = next(iter(weights.values())).dtype
-    # A difference of two rows may need more digits than its rows have.
-    kind = torch.float32 if layout == "scalar" else dtype
-    weights["score.weight"] = weight.to(kind)
-    weights["score.bias"] = (weight.new_zeros(n_outputs) if bias is None else bias).to(kind)
+    # In float32: a head is small, and may have more digits than the body around it.
+    weights["score.weight"] = weight.float()
+    weights["score.bias"] = (weight.new_zeros(n_outputs) if bias is None else bias).float()
     config = {k: v for k, v in described.items() if k not in ("auto_map", "architectures")}
     config |= {
-        "architectures": [_classifier(described["model_type"])],
+        "architectures": [_classifier(known.model_type)],
         "num_labels": n_outputs,
         "id2label": {str(i): f"LABEL_{i}" for i in range(n_outputs)},
         "label2id": {f"LABEL_{i}": i for i in range(n_outputs)},
@@ -163,9 +165,16 @@ def merge_adapter(source: Path | str, target: Path | str, base: Path | str | Non
     path = Path(source)
     try:
         named: Any = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
-        named = named["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
+        task, named = named.get("task_type"), named["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / ADAPTER} is damaged: {error!r}") from None
+    if task not in (None, "CAUSAL_LM"):
+        raise CheckpointError(
+            f"{str(path)!r} adapts a model of the kind {task}; only adapters of language models "
+            "(CAUSAL_LM) are merged here, since others bring heads of their own"
+        )
+    if base is None and not isinstance(named, str):
+        raise CheckpointError(f"{path / ADAPTER} names no base; name it with base=… (--base)")
     if not any(path.glob("adapter_model*.safetensors")):
         raise CheckpointError(
             f"{str(path)!r} has no adapter_model.safetensors; pickles are refused"
@@ -173,15 +182,19 @@ def merge_adapter(source: Path | str, target: Path | str, base: Path | str | Non
     folder = find_checkpoint(base or named)
     try:
         with quiet_transformers():
-            whole = AutoModelForCausalLM.from_pretrained(
+            whole, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype="auto",
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
+                output_loading_info=True,
             )
+            if info["missing_keys"]:
+                raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:4])}")
             merged = peft.PeftModel.from_pretrained(whole, path).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        # Whatever the libraries below raise on a folder that does not fit.
         raise CheckpointError(
             f"the adapter in {str(path)!r} cannot be merged into {str(folder)!r}: {error}"
         ) from None

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
 
 from prmkit.checkpoints import read_note
 from prmkit.errors import InputTooLong, InvalidRecord, ScoringError
@@ -14,6 +14,7 @@ from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Uns
 from prmkit.scorers.backends.hf import HFBackend
 from prmkit.scorers.backends.tree import Node, PrefixTree
 from prmkit.scorers.base import beyond_text
+from prmkit.scorers.convert_model import Layout, folded
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
 from prmkit.scorers.separators import Guarded, Watching, guard
 from prmkit.scorers.settings import OnSeparator
@@ -37,6 +38,14 @@ class Backend(Protocol):
 
     def numbers(self, rows: Sequence[Rendered]) -> Sequence[Sequence[Sequence[float]] | Unscored]:
         """[S, K] numbers of each row, read at its positions; or why there are none."""
+
+
+def _noted(path: Path | str) -> Discriminative:
+    """The family that a folder's note names, with its head as the note says."""
+    note = read_note(path)
+    family = discriminative(note["family"])
+    layout: Layout | None = next((one for one in get_args(Layout) if one == note.get("head")), None)
+    return family if layout is None else folded(family, layout)
 
 
 def _at(node: Node, own: torch.Tensor, at: int) -> torch.Tensor:
@@ -90,7 +99,7 @@ class DiscriminativeScorer:
         on_separator: OnSeparator = "escape",
         backend: Backend | None = None,
     ):
-        self.family = family or discriminative(read_note(path)["family"])
+        self.family = family or _noted(path)
         self._backend = backend or HFBackend(
             path, self.family.head, device=device, max_tokens=max_tokens
         )
@@ -117,7 +126,13 @@ class DiscriminativeScorer:
             if without is not None:
                 results[i] = Unscored(reason=without, model=self.name)
                 continue
-            guarded = guard(trajectory, self.family, self._backend.tokenizer, self._on_separator)
+            try:
+                guarded = guard(
+                    trajectory, self.family, self._backend.tokenizer, self._on_separator
+                )
+            except InvalidRecord as error:
+                results[i] = Unscored(reason=str(error), model=self.name)
+                continue
             reason = self._refused(guarded)
             if reason is None:
                 rows[i] = guarded.rendered
@@ -196,12 +211,11 @@ class DiscriminativeScorer:
             self._check(watching, state.node.length + n_new)
             pieces.append(piece)
         nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
-        read = [
-            tree.behind(node, piece.at + 1, [*piece.tail, *end])
+        read = (
+            tree.behind(nodes, [p.at + 1 for p in pieces], [[*p.tail, *end] for p in pieces])
             if end
-            else _at(node, own, piece.at)
-            for node, piece, own in zip(nodes, pieces, hidden, strict=True)
-        ]
+            else [_at(*one) for one in zip(nodes, hidden, (p.at for p in pieces), strict=True)]
+        )
         numbers = tree.backend.read(torch.stack(read))
         if not all(math.isfinite(x) for of_step in numbers for x in of_step):
             raise ScoringError(f"{self.name} gave a number that is not finite")

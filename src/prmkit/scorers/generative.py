@@ -140,7 +140,7 @@ class GenerativeScorer:
     ) -> dict[int, Any]:
         """Answers by the number of the critique; one whose words do not fit drops out, with why."""
         answers: dict[int, Any] = {}
-        writes: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        writes: dict[tuple[tuple[str, ...], int | None], list[int]] = {}
         choices: dict[tuple[str, ...], list[int]] = {}
         for number, wish in wishes.items():
             if isinstance(wish, Write):
@@ -151,10 +151,11 @@ class GenerativeScorer:
                 assert isinstance(wish, RunCode)
                 answers[number] = run_code(wish.code)
         for (stop, limit), numbers in writes.items():
+            most = self._sampling.max_new_tokens
             settings = replace(
                 self._sampling,
                 stop=stop,
-                max_new_tokens=min(limit, self._sampling.max_new_tokens),
+                max_new_tokens=most if limit is None else min(limit, most),
             )
             seeds = {number: seed_for(running[number].seed, str(turn)) for number in numbers}
             write = partial(self._write, wishes, settings, seeds)

@@ -118,17 +118,22 @@ class HFBackend:
 
         last = []
         for row, segment, own in zip(rows, segments, ran.caches, strict=True):
+            before = [] if segment.after is None else [segment.after]
             done = 0 if segment.after is None else segment.after.length
-            behind = []
-            for position, end in zip(row.positions, row.ends, strict=True):
-                parts = [] if segment.after is None else [segment.after]
-                parts.append(_cut(own, position + 1 - done))
-                behind.append(Segment(end, Cache.joined(parts)))
-            again = run(self.body, behind)
-            last += [
-                again.hidden[start + len(end) - 1]
-                for start, end in zip(again.starts, row.ends, strict=True)
-            ]
+            whole = Cache.joined([*before, own])
+            # Attention copies a prefix for each that follows it: few at a time.
+            few = max(self.max_tokens // (done + len(segment.ids)), 1)
+            for at in range(0, len(row.positions), few):
+                ends = row.ends[at : at + few]
+                behind = [
+                    Segment(end, whole.cut(position + 1))
+                    for position, end in zip(row.positions[at : at + few], ends, strict=True)
+                ]
+                again = run(self.body, behind)
+                last += [
+                    again.hidden[start + len(end) - 1]
+                    for start, end in zip(again.starts, ends, strict=True)
+                ]
         return torch.stack(last)
 
     def _passes(self, rows: Sequence[Rendered]) -> Iterator[list[_Part]]:
@@ -155,9 +160,3 @@ class HFBackend:
                 spent += cost
         if parts:
             yield parts
-
-
-def _cut(cache: Cache, n: int) -> Cache:
-    return Cache(
-        tuple(layer[:, :n] for layer in cache.keys), tuple(layer[:, :n] for layer in cache.values)
-    )

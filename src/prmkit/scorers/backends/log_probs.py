@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from prmkit.checkpoints import check_folder, load_tokenizer
 from prmkit.scorers.backends.hf import MAX_TOKENS
 from prmkit.scorers.backends.packed import Segment, run
-from prmkit.scorers.backends.weights import Tensors, load_body, output_matrix
+from prmkit.scorers.backends.weights import load_body, load_logits
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,7 @@ class LogProbs:
     ):
         self.tokenizer = load_tokenizer(path)
         self._body, self.device = load_body(path, device)
-        matrix = output_matrix(Tensors(check_folder(path)))
-        self._matrix = matrix.to(device=self.device, dtype=self._body.dtype)
+        self._logits = load_logits(check_folder(path), self._body.dtype).to(self.device)
         self.context: int | None = getattr(self._body.config, "max_position_embeddings", None)
         kind = "cpu" if self.device == "cpu" else "gpu"
         self._max_tokens = max_tokens or MAX_TOKENS[kind]
@@ -97,7 +96,7 @@ class LogProbs:
             results[i] = [next(values) for _ in range(len(rows[i]) - first[i])]
 
     def _of(self, hidden: torch.Tensor, targets: torch.Tensor) -> list[float]:
-        logits = (hidden.to(self._matrix.device) @ self._matrix.T).float()
+        logits = self._logits(hidden)
         found = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
         numbers: list[float] = found.cpu().tolist()
         return numbers

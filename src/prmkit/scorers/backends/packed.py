@@ -39,6 +39,13 @@ class Cache(NamedTuple):
         """T: how many tokens it stands for."""
         return int(self.keys[0].shape[1])
 
+    def cut(self, length: int) -> Cache:
+        """The cache of its first tokens alone."""
+        return Cache(
+            tuple(layer[:, :length] for layer in self.keys),
+            tuple(layer[:, :length] for layer in self.values),
+        )
+
     @classmethod
     def joined(cls, parts: Sequence[Cache]) -> Cache:
         """The cache of prefixes that follow each other."""

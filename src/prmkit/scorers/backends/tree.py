@@ -80,7 +80,8 @@ class PrefixTree:
         for node in nodes:
             if node.ids:
                 own = next(computed)
-                node.last = own[-1]
+                # A copy: a view would hold the hidden states of the whole pass in memory.
+                node.last = own[-1].clone()
             else:
                 node.last = node.parent.last if node.parent else None
                 own = node.last[None] if node.last is not None else self._nothing()
@@ -93,21 +94,29 @@ class PrefixTree:
 
         return torch.empty(0, self.backend.body.config.hidden_size)
 
-    def behind(self, node: Node, n: int, ids: Sequence[int]) -> torch.Tensor:
-        """The last hidden state of `ids` put after the first `n` tokens of a node; not kept."""
-        if not node.ids:
-            own_joined = self._joined(node)
-            self.computed += len(ids)
-            return run(self.backend.body, [Segment(ids, own_joined)]).hidden[-1]
-        assert node.cache is not None
-        own = Cache(
-            tuple(layer[:, :n] for layer in node.cache.keys),
-            tuple(layer[:, :n] for layer in node.cache.values),
-        )
-        before = self._joined(node.parent)
-        after = Cache.joined([own] if before is None else [before, own])
-        self.computed += len(ids)
-        return run(self.backend.body, [Segment(ids, after)]).hidden[-1]
+    def behind(
+        self, nodes: Sequence[Node], n: Sequence[int], ids: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        """The last hidden states of `ids` put after the first `n` tokens of nodes; not kept."""
+        found: list[torch.Tensor] = []
+        at = 0
+        while at < len(nodes):
+            segments: list[Segment] = []
+            while at < len(nodes) and (
+                not segments or sum(len(s.ids) for s in segments) < self.backend.max_tokens
+            ):
+                node = nodes[at]
+                whole = self._joined(node)
+                length = node.length - len(node.ids) + min(n[at], len(node.ids))
+                segments.append(Segment(ids[at], whole.cut(length) if whole and length else None))
+                at += 1
+            ran = run(self.backend.body, segments)
+            self.computed += sum(len(s.ids) for s in segments)
+            found += [
+                ran.hidden[start + len(s.ids) - 1]
+                for start, s in zip(ran.starts, segments, strict=True)
+            ]
+        return found
 
     def _run(self, nodes: Sequence[Node]) -> list[torch.Tensor]:
         """Compute nodes, in passes of limited size, and keep their caches."""

@@ -11,10 +11,10 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.chat import Tokenizer, single_token
-from prmkit.checkpoints import check_folder, default_device, load_native
+from prmkit.checkpoints import check_folder, default_device, load_config, load_native
 from prmkit.errors import CheckpointError
 from prmkit.scorers.backends import packed
 from prmkit.scorers.families.heads import (
@@ -56,7 +56,7 @@ class Tensors:
         if index.is_file():
             try:
                 named = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise CheckpointError(f"{index} is damaged: {error!r}") from None
             missing = named - {path.name for path in files}
             if missing:
@@ -126,13 +126,47 @@ def load_body(path: Path | str, device: str | None) -> tuple[Any, str]:
 
     packed.install()
     model, device = load_native(AutoModel, path, device, "a decoder")
-    try:
-        model.set_attn_implementation(packed.NAME)
-    except (ValueError, KeyError) as error:
+    reason = _unfit(model)
+    if reason is not None:
         raise CheckpointError(
-            f"{type(model).__name__} in {str(path)!r} does not let its attention be chosen: {error}"
-        ) from None
+            f"{type(model).__name__} in {str(path)!r} cannot be run on packed sequences: {reason}"
+        )
     return model, device
+
+
+def _unfit(model: Any) -> str | None:
+    """Why packed sequences would not be what the model itself makes of them, or None.
+
+    Sets the model's attention. It is asked rather than known: a few tokens alone and behind others
+    must have the hidden states that the stock class gives them.
+    """
+    import torch
+
+    config = model.config
+    ropes = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
+    if any("longrope" in str(rope) for rope in ropes):
+        return "its positions depend on the longest sequence of a batch (longrope)"
+    if getattr(config, "attention_chunk_size", None):
+        return "its attention is cut into chunks"
+    ids = [i % config.vocab_size for i in (5, 6, 7, 8, 9)]
+    try:
+        with torch.inference_mode():
+            stock = model(torch.tensor([ids], device=model.device), use_cache=False)
+        model.set_attn_implementation(packed.NAME)
+        alone = packed.run(model, [packed.Segment(ids)], keep=True)
+        behind = packed.run(model, [packed.Segment(ids[::-1]), packed.Segment(ids)])
+    except Exception as error:
+        # Whatever an unknown architecture raises, it does not fit.
+        return f"{type(error).__name__}: {error}"
+    if len(alone.caches[0].keys) != config.num_hidden_layers:
+        return "not all of its layers are attention that can be chosen"
+    expected = stock.last_hidden_state[0].float()
+    slack = 1e-3 if expected.dtype == alone.hidden.dtype else 0.1
+    for found in (alone.hidden, behind.hidden[len(ids) :]):
+        off = (found.float() - expected).abs().max().item()
+        if not off <= slack * max(expected.abs().max().item(), 1.0):
+            return f"hidden states differ from those of the stock class by {off:.2g}"
+    return None
 
 
 def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any:
@@ -147,16 +181,18 @@ def load_head(folder: Path, head: Head, tokenizer: Tokenizer, width: int) -> Any
     Raises:
         CheckpointError: if the weights have no such head, or its shape is another one.
     """
+    import torch
+
     from prmkit.scorers.backends.modules import Share, Stacked
 
     tensors = Tensors(folder)
     if isinstance(head, TokenRows):
         rows = [single_token(tokenizer, token) for token in head.tokens]
-        return _linear(tensors.rows(_output(tensors), rows), _output_bias(tensors, rows), width)
+        return _some_logits(tensors, rows, width)
     if isinstance(head, TokenShare):
-        return Share(output_matrix(tensors), single_token(tokenizer, head.token))
+        return Share(load_logits(folder, dtype=torch.float32), single_token(tokenizer, head.token))
     if isinstance(head, MeanRow):
-        return _linear(output_matrix(tensors).float().mean(0, keepdim=True), None, width)
+        return _mean_logit(tensors, width)
     if isinstance(head, Linear):
         key = next((k for k in head.keys if f"{k}.weight" in tensors), None)
         if key is None:
@@ -174,24 +210,77 @@ def _stacked(tensors: Tensors, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     return tensors[f"{key}.weight"], tensors[f"{key}.bias"]
 
 
-def output_matrix(tensors: Tensors) -> torch.Tensor:
-    """[V, H] the output matrix of a language model, which may be its embeddings.
+class _Rule(NamedTuple):
+    """What a model does to its logits before they are used.
+
+    Attributes:
+        factor: they are multiplied by it.
+        cap: they are capped by cap · tanh(logit / cap); None where they are not.
+        tied: whether the output matrix is that of the embeddings.
+    """
+
+    factor: float
+    cap: float | None
+    tied: bool
+
+
+def _rule(folder: Path) -> _Rule:
+    config = load_config(folder)
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    factor = getattr(config, "logit_scale", None) or 1.0
+    cap = getattr(config, "final_logit_softcapping", None)
+    return _Rule(factor / divisor, cap, bool(getattr(config, "tie_word_embeddings", False)))
+
+
+def load_logits(folder: Path, dtype: Any) -> Any:
+    """The logits of a language model as a module from [N, H] hidden states to [N, V].
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if the weights have no output matrix.
     """
-    return tensors[_output(tensors)]
+    from prmkit.scorers.backends.modules import Logits
+
+    tensors, rule = Tensors(folder), _rule(folder)
+    bias = tensors.get("lm_head.bias")
+    return Logits(
+        tensors[_output(tensors, rule)].to(dtype),
+        None if bias is None else bias.float(),
+        rule.factor,
+        rule.cap,
+    )
 
 
-def _output(tensors: Tensors) -> str:
-    name = next((name for name in _OUTPUT if name in tensors), None)
+def _some_logits(tensors: Tensors, rows: list[int], width: int) -> Any:
+    """The logits of a few tokens; one linear layer where the model does not cap them."""
+    from prmkit.scorers.backends.modules import Logits
+
+    rule = _rule(tensors.folder)
+    weight = tensors.rows(_output(tensors, rule), rows).float()
+    bias = tensors["lm_head.bias"][rows].float() if "lm_head.bias" in tensors else None
+    if rule.cap is not None:
+        return Logits(weight, bias, rule.factor, rule.cap)
+    return _linear(weight * rule.factor, None if bias is None else bias * rule.factor, width)
+
+
+def _mean_logit(tensors: Tensors, width: int) -> Any:
+    """The mean logit of the vocabulary, which is one row."""
+    rule = _rule(tensors.folder)
+    if rule.cap is not None or "lm_head.bias" in tensors:
+        raise CheckpointError(
+            f"{str(tensors.folder)!r} caps its logits or has a bias for them; their mean is no "
+            "single row, as it is in this family's checkpoints"
+        )
+    matrix = tensors[_output(tensors, rule)].float()
+    return _linear(rule.factor * matrix.mean(0, keepdim=True), None, width)
+
+
+def _output(tensors: Tensors, rule: _Rule) -> str:
+    """The name of the output matrix; that of the embeddings where the model says they are tied."""
+    names = _OUTPUT if rule.tied else _OUTPUT[:1]
+    name = next((name for name in names if name in tensors), None)
     if name is None:
-        raise CheckpointError(_no_head(tensors, list(_OUTPUT[:2])))
+        raise CheckpointError(_no_head(tensors, list(names)))
     return name
-
-
-def _output_bias(tensors: Tensors, rows: list[int]) -> torch.Tensor | None:
-    return tensors["lm_head.bias"][rows] if "lm_head.bias" in tensors else None
 
 
 def _no_head(tensors: Tensors, wanted: list[str]) -> str:

@@ -133,13 +133,14 @@ class Write(NamedTuple):
         messages: the conversation before the reply.
         reply: what the reply already says.
         stop: texts that end the writing; they stay at its end.
-        max_new_tokens: the writing ends here at the latest.
+        max_new_tokens: the writing ends here at the latest; None leaves it to the family's
+            sampling.
     """
 
     messages: tuple[Message, ...]
     reply: str
     stop: tuple[str, ...] = ()
-    max_new_tokens: int = 2048
+    max_new_tokens: int | None = None
 
 
 class Choose(NamedTuple):

@@ -42,7 +42,7 @@ def critique(trajectory: Trajectory) -> Critique:
     scores: list[float] = []
     for n in range(1, len(trajectory.steps) + 1):
         conversation = messages(trajectory, n)
-        words: str = yield Write(conversation, LEAD, STOP, 8192)
+        words: str = yield Write(conversation, LEAD, STOP)
         for stop in STOP:
             words = words.removesuffix(stop)
         answer: list[float] | None = yield Choose(

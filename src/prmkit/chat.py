@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from prmkit.errors import CheckpointError
+from prmkit.errors import CheckpointError, InvalidRecord
 from prmkit.records import Message, Problem
 
 
@@ -150,7 +150,7 @@ def _turns(tokenizer: Tokenizer, system: str | None) -> Turns:
     ]
     if system is not None:
         conversation.insert(0, {"role": "system", "content": system})
-    rest = tokenizer.apply_chat_template(conversation, tokenize=False)
+    rest = _templated(tokenizer, conversation)
     between: list[str] = []
     for mark in marks:
         if rest.count(mark) != 1:
@@ -200,6 +200,18 @@ def _encode_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[
     return ids
 
 
+def _templated(tokenizer: Tokenizer, conversation: list[dict[str, str]], **settings: Any) -> str:
+    try:
+        text: str = tokenizer.apply_chat_template(conversation, tokenize=False, **settings)
+    except Exception as error:
+        # A template is a program of the checkpoint's makers; what it raises is theirs to say.
+        roles = ", ".join(message["role"] for message in conversation) or "no message"
+        raise InvalidRecord(
+            f"the chat template cannot be applied to a conversation of {roles}: {error}"
+        ) from None
+    return text
+
+
 def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[int]]:
     """The markup before, between and after messages of these roles, up to the next answer."""
     # Letters and digits only, so that no template trims or escapes it; random, so that no text
@@ -208,7 +220,7 @@ def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[in
     conversation = [
         {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
     ]
-    rest = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    rest = _templated(tokenizer, conversation, add_generation_prompt=True)
     pieces: list[list[int]] = []
     for mark, role in zip(marks, roles, strict=True):
         if rest.count(mark) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -157,3 +158,36 @@ def test_a_calibrated_scorer_gives_probabilities():
     assert found.values == pytest.approx((sigmoid(-1.5), sigmoid(3.5)))
     assert (found.semantics, scorer.semantics) == ("correctness", "correctness")
     assert not_scored == Unscored(reason="nothing there")
+
+
+def test_scores_that_speak_for_the_wrong_steps_become_the_base_rate():
+    """A map may not fall: the best one that never does is a constant."""
+    scores = [-3.0, -2.0, -1.0, 1.0, 2.0]
+    labels = [True, True, True, False, True]
+    fitted = fit(scores, labels, "platt", "log_ratio")
+    assert [fitted(score) for score in (-5.0, 0.0, 5.0)] == pytest.approx([0.8] * 3)
+
+
+def test_whether_scores_are_probabilities_is_asked_of_their_meaning():
+    """Advantages that happen to lie between 0 and 1 are none."""
+    scores, labels = [0.0, 0.1, 0.2, 0.6, 0.7], [False, True, False, True, True]
+    assert not fit(scores, labels, "platt", "advantage").odds
+    assert fit(scores, labels, "platt", "correctness").odds
+    below = fit(scores, labels, "platt", "advantage")
+    assert below(-0.9) < below(-0.1) < below(0.0)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"method": "isotonic", "starts": [0.0], "values": [7.0]},
+        {"method": "isotonic", "starts": [0.0, 1.0], "values": [0.5]},
+        {"method": "isotonic", "starts": [0.0, 1.0], "values": [0.5, 0.4]},
+        {"method": "isotonic", "starts": [1.0, 0.0], "values": [0.5, 0.6]},
+        {"method": "temperature", "temperature": -1},
+    ],
+)
+def test_a_damaged_calibration_is_refused(stored, tmp_path):
+    (tmp_path / "calibration.json").write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match="is no calibration"):
+        load(tmp_path)

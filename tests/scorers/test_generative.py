@@ -235,3 +235,19 @@ def test_seeds_are_of_their_own():
 
     GenerativeScorer(ScriptedPolicy(script), GENERATIVE["judge"], n_samples=6).score([SOLUTION] * 1)
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 8192), (6000, 6000)])
+def test_a_critique_has_the_whole_of_its_budget(asked, expected):
+    budgets = []
+
+    class Watching(ScriptedPolicy):
+        def complete(self, prefixes, n, settings, seeds):
+            budgets.append(settings.max_new_tokens)
+            return super().complete(prefixes, n, settings, seeds)
+
+    policy = Watching(lambda prefix, rng: "\\boxed{-1}")
+    GenerativeScorer(policy, GENERATIVE["judge"], n_samples=1, max_new_tokens=asked).score(
+        [SOLUTION]
+    )
+    assert budgets == [expected]

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
-from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
-from prmkit.records import Problem, Step, Trajectory
+from prmkit.errors import CheckpointError, InvalidSetting, UnknownCheckpoint, UnknownName
+from prmkit.records import Message, Problem, Step, Trajectory
 from prmkit.scorers.calibration import CalibratedScorer, Platt, save
 from prmkit.scorers.checkpoints import CHECKPOINTS, find
 from prmkit.scorers.convert_model import fold, merge_adapter
@@ -121,11 +121,52 @@ IMAGES = SOLUTION.model_copy(
 
 @pytest.mark.parametrize("name", ["qwen_prm", "likelihood", "judge"])
 def test_images_are_never_left_out_silently(name, tmp_path):
-    scorer = load_scorer(
-        tiny_checkpoint(name, tmp_path / "mine"), cpu(family=name, samples=1, critique_tokens=4)
-    )
+    few = {"samples": 1, "critique_tokens": 4} if name == "judge" else {}
+    scorer = load_scorer(tiny_checkpoint(name, tmp_path / "mine"), cpu(family=name, **few))
     refused, fine = scorer.score([IMAGES, SOLUTION])
     assert "the problem has 1 image(s), and this model reads text alone" in refused.reason
+    assert len(fine.values) == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [
+        ("pure", {"reference": "x"}),
+        ("likelihood", {"reference": "x"}),
+        ("pure", {"samples": 2}),
+        ("pure", {"critique_tokens": 2}),
+        ("gen_prm", {"allow_code": True}),
+        ("pure", {"served_as": "x"}),
+        ("likelihood", {"on_separator": "error"}),
+    ],
+)
+def test_settings_that_a_family_would_ignore_are_refused(family, setting, tmp_path):
+    folder = tiny_checkpoint(family, tmp_path / "mine")
+    with pytest.raises(InvalidSetting, match=f"means nothing to the family '{family}'"):
+        load_scorer(folder, cpu(family=family, **setting))
+
+
+def test_a_calibration_is_of_one_family(tmp_path):
+    folder = tiny_checkpoint("pure", tmp_path / "mine")
+    save(folder, Platt(slope=1.0, intercept=0.0, odds=False, family="pure"))
+    assert isinstance(load_scorer(folder, cpu(family="pure")), CalibratedScorer)
+    with pytest.raises(CheckpointError, match="family 'pure', and the model is read as 'trl'"):
+        load_scorer(folder, cpu(family="trl"))
+
+
+def test_a_template_that_refuses_a_conversation_leaves_it_unscored(tmp_path):
+    """Gemma's and others' templates raise on a system message."""
+    folder = tiny_checkpoint("likelihood", tmp_path / "mine")
+    template = folder / "chat_template.jinja"
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    template.write_text(refusing + template.read_text())
+    strange = SOLUTION.model_copy(
+        update={"problem": Problem(id="s", messages=(Message(role="system", content="x"),))}
+    )
+    refused, fine = load_scorer(folder, cpu(family="likelihood")).score([strange, SOLUTION])
+    assert "no system" in refused.reason
     assert len(fine.values) == 2
 
 

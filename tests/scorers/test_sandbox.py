@@ -58,3 +58,37 @@ def test_where_it_is_not_allowed_nothing_runs(monkeypatch):
     monkeypatch.setattr(sandbox, "_PROLOGUE", blocked)
     with pytest.raises(WorkerError, match="no program of a model is run"):
         run_code("print('ran')")
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        ("import sys; print('a'); sys.exit(113)", "a\n"),
+        ("import os; os._exit(113)", ""),
+        ("import os; os.kill(os.getpid(), 9)", ""),
+        ("print('\\ud800'.encode(errors='replace').decode())", "?\n"),
+    ],
+)
+def test_no_program_ends_the_run(code, printed):
+    assert run_code(code).partition("\nstopped by")[0] == printed
+
+
+def test_text_that_is_no_utf8_is_run_all_the_same():
+    assert run_code("print(1)  # \ud800") == "1\n"
+
+
+def test_endless_output_fills_no_memory():
+    code = "import os\nwhile True: os.write(1, b'x' * 65536)"
+    assert len(run_code(code)) == sandbox.OUTPUT + 1
+
+
+def test_what_a_program_starts_ends_with_it():
+    mark = f"7{time.time_ns() % 10**9}.5"
+    code = (
+        "import os\nif os.fork() == 0:\n    os.setsid()\n"
+        f"    os.execv('/bin/sleep', ['sleep', '{mark}'])\nprint('done')"
+    )
+    assert run_code(code) == "done\n"
+    time.sleep(0.2)
+    running = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not [line for line in running if mark.encode() in line]

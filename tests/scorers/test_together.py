@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from prmkit.errors import InvalidRecord, NothingToMeasure
+from prmkit.errors import InputTooLong, InvalidRecord, NothingToMeasure
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
@@ -122,3 +122,22 @@ def test_agreement_keeps_the_laws():
 
 def _script(prefix, rng):
     return f"The answer is {rng.choice([1, 1, 2])}."
+
+
+def test_what_is_too_long_or_has_images_drops_out_alone():
+    class Short(ScriptedPolicy):
+        def complete(self, prefixes, n, settings, seeds):
+            if any(len(p.text) > 500 for p in prefixes):
+                raise InputTooLong("5000 tokens")
+            return super().complete(prefixes, n, settings, seeds)
+
+    fine = SOLUTION
+    long = SOLUTION.model_copy(update={"steps": (Step(text="x" * 1000),)})
+    seen = SOLUTION.model_copy(
+        update={"problem": SOLUTION.problem.model_copy(update={"images": ("a.png",)})}
+    )
+    scorer = SelfConsistencyScorer(Short(agreeing), SamplingSettings(), n_votes=32, n_rollouts=2)
+    found = scorer.score([fine, long, seen])
+    assert isinstance(found[0], StepScores)
+    assert "5000 tokens" in found[1].reason
+    assert "reads text alone" in found[2].reason

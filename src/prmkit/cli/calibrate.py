@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from prmkit.cli.console import DONE, bars, figures, out, print_json, say
+from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.names import model_folder, open_scorer
-from prmkit.errors import NothingToMeasure
+from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.formats.files import read_records
 from prmkit.formats.labels import LabelPolicy, Neutral
 from prmkit.records import Record, StepScores
@@ -67,6 +67,8 @@ def calibrate(
     from prmkit.evaluation.calibration import calibration
     from prmkit.scorers.calibration import fit, save
 
+    if not 0 <= settings.held_out < 1:
+        raise InvalidSetting(f"held_out is {settings.held_out!r}; a share from 0 to below 1")
     how = replace(how or ModelSettings(), uncalibrated=True)
     policy = LabelPolicy(neutral=settings.neutral, threshold=settings.threshold, after_error="drop")
     records = [
@@ -77,7 +79,9 @@ def calibrate(
     if not records:
         raise NothingToMeasure(f"{settings.file} holds no labelled solution")
     scorer = open_scorer(how)
-    pairs = _pairs(records, scorer, policy, json)
+    pairs, n_unscored = _pairs(records, scorer, policy, json)
+    if not pairs:
+        raise NothingToMeasure(f"none of the {len(records)} labelled solutions was scored")
     random.Random(settings.seed).shuffle(pairs)
     n_held = int(len(pairs) * settings.held_out)
     held = [pair for of_one in pairs[:n_held] for pair in of_one]
@@ -85,10 +89,16 @@ def calibrate(
     calibrator = fit(
         [s for s, _ in fitted], [right for _, right in fitted], settings.method, scorer.semantics
     )
+    family = getattr(scorer, "family", None)
+    calibrator = calibrator.model_copy(update={"family": family.name if family else None})
     folder = settings.out or model_folder(how.model)
     folder.mkdir(parents=True, exist_ok=True)
     file = save(folder, calibrator)
-    told: dict[str, float | int] = {"fitted on steps": len(fitted), "measured on steps": len(held)}
+    told: dict[str, float | int] = {
+        "fitted on steps": len(fitted),
+        "measured on steps": len(held),
+        "solutions not scored": n_unscored,
+    }
     if held:
         labels = [right for _, right in held]
         after = calibration([calibrator(s) for s, _ in held], labels)
@@ -105,13 +115,17 @@ def calibrate(
     else:
         out().print(figures("prm calibrate", list(told.items())))
         say(f"calibration: {file}")
-    return DONE
+    return INCOMPLETE if n_unscored else DONE
 
 
 def _pairs(
     records: list[Record], scorer: Scorer, policy: LabelPolicy, quiet: bool
-) -> list[list[tuple[float, bool]]]:
-    """Of each problem, its solutions' labelled steps: their scores, and whether they are right."""
+) -> tuple[list[list[tuple[float, bool]]], int]:
+    """Of each problem, its solutions' labelled steps: their scores, and whether they are right.
+
+    And how many solutions were not scored.
+    """
+    n_unscored = 0
     pairs: dict[str, list[tuple[float, bool]]] = {}
     items = iter(records)
     done = 0
@@ -121,6 +135,7 @@ def _pairs(
                 batch, scorer.score([r.trajectory for r in batch]), strict=True
             ):
                 labels = policy.hard(record, "a calibration")
+                n_unscored += not isinstance(scored, StepScores)
                 if isinstance(scored, StepScores):
                     pairs.setdefault(record.trajectory.problem.id, []).extend(
                         (score, label == 1)
@@ -129,4 +144,4 @@ def _pairs(
                     )
             done += len(batch)
             progress("score", done, len(records))
-    return list(pairs.values())
+    return list(pairs.values()), n_unscored

@@ -15,11 +15,19 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from prmkit.errors import CheckpointError, InvalidRecord, NothingToMeasure
 from prmkit.files import write_json
@@ -38,7 +46,15 @@ RIDGE = 1e-9
 
 
 class _Map(BaseModel):
+    """A fitted map.
+
+    Attributes:
+        family: of the model whose scores it was fitted on; another family's mean something else.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    family: str | None = None
 
 
 class Temperature(_Map):
@@ -70,7 +86,17 @@ class Isotonic(_Map):
 
     method: Literal["isotonic"] = "isotonic"
     starts: tuple[float, ...] = Field(min_length=1)
-    values: tuple[float, ...] = Field(min_length=1)
+    values: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_a_function(self) -> Self:
+        if len(self.starts) != len(self.values):
+            raise ValueError(f"{len(self.starts)} starts with {len(self.values)} values")
+        if any(a >= b for a, b in pairwise(self.starts)):
+            raise ValueError("the starts do not rise")
+        if any(a > b for a, b in pairwise(self.values)):
+            raise ValueError("the values fall")
+        return self
 
     def __call__(self, score: float) -> float:
         """The probability of a score."""
@@ -122,10 +148,15 @@ def fit(
         odds = np.array([log_odds(v) for v in values])
         (slope,) = fit_logistic(odds[:, None], right, np.full(1, RIDGE))
         return Temperature(temperature=1 / max(slope, 1e-4))
-    x = np.array([log_odds(v) for v in values]) if probabilities else values
+    # By what the scores mean, not by those of this sample.
+    by_odds = semantics == "correctness" or (semantics == "value" and probabilities)
+    x = np.array([log_odds(v) for v in values]) if by_odds else values
     columns = np.column_stack([x, np.ones_like(x)])
     slope, intercept = fit_logistic(columns, right, np.full(2, RIDGE))
-    return Platt(slope=max(slope, 0.0), intercept=intercept, odds=probabilities)
+    if slope < 0:
+        # Higher scores for wrong steps: the best map that never falls is a constant.
+        slope, intercept = 0.0, log_odds(float(right.mean()))
+    return Platt(slope=slope, intercept=intercept, odds=by_odds)
 
 
 def _fit_isotonic(values: Any, right: Any) -> Isotonic:

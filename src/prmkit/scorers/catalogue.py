@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +158,19 @@ def launch_lines(server: str, model: str | None, family: str | None = None) -> d
         raise CheckpointError(f"{model} is of the family {name!r}, which is not read from a server")
     reads = DISCRIMINATIVE[name] if layout is None else folded(DISCRIMINATIVE[name], layout)
     tag = _own_tag(Path(model), reads) if is_local else None
-    start = _vllm(model, reads, tag) if server == "vllm" else _sglang(model, reads)
+    start = (
+        _vllm(shlex.quote(model), reads, tag)
+        if server == "vllm"
+        else _sglang(shlex.quote(model), reads)
+    )
+    quoted = shlex.quote(model)
     port = 8000 if server == "vllm" else 30000
     named = f" --family {family}" if family is not None else ""
     return {
         "start": start,
         "score": (
-            f"prm score FILE --model {model}{named} --server {server}=http://127.0.0.1:{port} "
-            f"--served-as {model}"
+            f"prm score FILE --model {quoted}{named} --server {server}=http://127.0.0.1:{port} "
+            f"--served-as {quoted}"
         ),
     }
 

@@ -182,7 +182,7 @@ def merge_adapter(source: Path | str, target: Path | str, base: Path | str | Non
     folder = find_checkpoint(base or named)
     try:
         with quiet_transformers():
-            whole, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype="auto",
                 trust_remote_code=False,
@@ -190,6 +190,7 @@ def merge_adapter(source: Path | str, target: Path | str, base: Path | str | Non
                 use_safetensors=True,
                 output_loading_info=True,
             )
+            whole, info = loaded
             if info["missing_keys"]:
                 raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:4])}")
             merged = peft.PeftModel.from_pretrained(whole, path).merge_and_unload()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from prmkit.errors import CheckpointError
+from prmkit.errors import CheckpointError, InvalidRecord
 from prmkit.records import Semantics, StepScores, Trajectory, Unscored
 from prmkit.scorers.backends.log_probs import LogProbs
 from prmkit.scorers.base import beyond_text
@@ -107,10 +107,16 @@ class ImplicitScorer:
         self, trajectories: Sequence[Trajectory]
     ) -> list[tuple[list[list[float]], list[list[float]] | None] | Unscored]:
         """Of each trajectory, the log-probabilities of each step's tokens under both models."""
-        rows = [self.family.render(t, self._model.tokenizer) for t in trajectories]
-        refused = [
-            beyond_text(t) or self._too_long(row) for t, row in zip(trajectories, rows, strict=True)
-        ]
+        rows: list[Rendered] = []
+        refused: list[str | None] = []
+        for trajectory in trajectories:
+            reason, row = beyond_text(trajectory), Rendered([], [], [])
+            try:
+                row = self.family.render(trajectory, self._model.tokenizer)
+            except InvalidRecord as error:
+                reason = reason or str(error)
+            rows.append(row)
+            refused.append(reason or self._too_long(row))
         fits = [i for i, reason in enumerate(refused) if reason is None]
         ids = [rows[i].ids for i in fits]
         # The very first token has nothing before it that could predict it.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from prmkit.chat import single_token
 from prmkit.checkpoints import NOTE_FILE, find_checkpoint, is_hub_id, load_tokenizer
-from prmkit.errors import CheckpointError, UnknownCheckpoint, UnknownName
+from prmkit.errors import CheckpointError, InvalidSetting, UnknownCheckpoint, UnknownName
 from prmkit.policies.hf import HFPolicy
 from prmkit.scorers import calibration
 from prmkit.scorers.base import Scorer
@@ -89,15 +89,41 @@ def load_scorer(model: Path | str | None = None, settings: ModelSettings | None 
     Raises:
         UnknownCheckpoint: if nobody says what family the model is of.
         UnknownName: if there is no such family or kind of server.
+        InvalidSetting: if a setting means nothing to the family.
         CheckpointError: if the folder does not hold such a model, or not such a tokenizer.
     """
     settings = settings or ModelSettings()
     found = resolve(settings.model if model is None else model, settings.family)
     if found.known is not None and settings.family is None:
         check_tokens(found.folder, found.known)
+    _check_settings(found.family, settings)
     scorer = _scorer(found, settings)
     calibrator = None if settings.uncalibrated else calibration.load(found.folder)
+    if calibrator is not None and calibrator.family not in (None, found.family):
+        raise CheckpointError(
+            f"{found.folder / calibration.FILE} was fitted on scores of the family "
+            f"{calibrator.family!r}, and the model is read as {found.family!r}; leave it aside "
+            "with --uncalibrated, or fit it again: prm calibrate"
+        )
     return scorer if calibrator is None else calibration.CalibratedScorer(scorer, calibrator)
+
+
+def _check_settings(family: str, settings: ModelSettings) -> None:
+    """Refuse settings that this family would ignore."""
+    given = {
+        "--reference": settings.reference is not None and family not in IMPLICIT,
+        "--samples": settings.samples is not None and family not in GENERATIVE,
+        "--critique-tokens": settings.critique_tokens is not None and family not in GENERATIVE,
+        "--allow-code": settings.allow_code
+        and not (family in GENERATIVE and GENERATIVE[family].runs_code),
+        "--served-as": settings.served_as is not None and settings.server is None,
+        "--on-separator": settings.on_separator != "escape" and family not in DISCRIMINATIVE,
+    }
+    if family in IMPLICIT and not IMPLICIT[family].compares:
+        given["--reference"] = settings.reference is not None
+    for option, is_idle in given.items():
+        if is_idle:
+            raise InvalidSetting(f"{option} means nothing to the family {family!r}; leave it out")
 
 
 def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from prmkit.answers import canonical, extract_answer
+from prmkit.errors import InputTooLong
 from prmkit.ledger import seed_for
 from prmkit.policies.base import Policy, SamplingSettings
 from prmkit.records import Problem, Semantics, StepScores, Trajectory, Unscored
+from prmkit.scorers.base import beyond_text
 
 FindAnswer = Callable[[Problem, str], str | None]
 """From a problem and a whole solution text to the final answer that it states, or None."""
@@ -64,7 +66,12 @@ class SelfConsistencyScorer:
 
         `Unscored` where no vote states an answer, or where two answers have the most votes.
         """
-        majorities = self._majorities(trajectories)
+        without = [beyond_text(t) for t in trajectories]
+        readable = [t for t, why in zip(trajectories, without, strict=True) if why is None]
+        found = iter(self._majorities(readable))
+        majorities = [
+            next(found) if why is None else Unscored(reason=why, model=self.name) for why in without
+        ]
         prefixes: list[Trajectory] = []
         for trajectory, majority in zip(trajectories, majorities, strict=True):
             if isinstance(majority, str):
@@ -75,9 +82,14 @@ class SelfConsistencyScorer:
             if isinstance(majority, Unscored):
                 results.append(majority)
                 continue
+            drawn = [next(shares) for _ in trajectory.steps]
+            too_long = next((one for one in drawn if isinstance(one, str)), None)
+            if too_long is not None:
+                results.append(Unscored(reason=too_long, model=self.name))
+                continue
             values = [
-                sum(answer == majority for answer in next(shares)) / self._n_rollouts
-                for _ in trajectory.steps
+                sum(answer == majority for answer in of_step) / self._n_rollouts
+                for of_step in drawn
             ]
             results.append(
                 StepScores(values=tuple(values), semantics=self.semantics, model=self.name)
@@ -92,7 +104,9 @@ class SelfConsistencyScorer:
         )
         return [self._majority(votes[t.prefix(0).key]) for t in trajectories]
 
-    def _majority(self, answers: Sequence[str | None]) -> str | Unscored:
+    def _majority(self, answers: Sequence[str | None] | str) -> str | Unscored:
+        if isinstance(answers, str):
+            return Unscored(reason=answers, model=self.name)
         ranked = Counter(a for a in answers if a is not None).most_common(2)
         if not ranked:
             return Unscored(reason=f"none of {len(answers)} votes has an answer", model=self.name)
@@ -103,13 +117,19 @@ class SelfConsistencyScorer:
             )
         return ranked[0][0]
 
-    def _answers(self, prefixes: Sequence[Trajectory], n: int) -> list[list[str | None]]:
-        """The answers that `n` completions of each prefix reach."""
+    def _answers(self, prefixes: Sequence[Trajectory], n: int) -> list[list[str | None] | str]:
+        """The answers that `n` completions of each prefix reach; or why it was not completed."""
         if not prefixes:
             return []
         seeds = [seed_for(self._seed, prefix.key) for prefix in prefixes]
-        drawn = self._policy.complete(prefixes, n, self._settings, seeds)
-        found = []
+        try:
+            drawn = self._policy.complete(prefixes, n, self._settings, seeds)
+        except InputTooLong as error:
+            if len(prefixes) == 1:
+                return [str(error)]
+            # The long ones drop out alone.
+            return [one for prefix in prefixes for one in self._answers([prefix], n)]
+        found: list[list[str | None] | str] = []
         for prefix, completions in zip(prefixes, drawn, strict=True):
             start = prefix.text + (prefix.separator if prefix.steps else "")
             found.append([self._find_answer(prefix.problem, start + c.text) for c in completions])

@@ -14,7 +14,7 @@ import stamina
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from prmkit.errors import BackendError, CheckpointError
+from prmkit.errors import BackendError, CheckpointError, InvalidSetting
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.backends.http import Endpoint, EndpointSettings
 from prmkit.scorers.backends.sglang import SGLangBackend
@@ -237,3 +237,47 @@ def test_prefixes_are_not_kept_by_servers(folders):
 
     with pytest.raises(ScoringError, match="scored by a server"):
         scorer(folders, "qwen_prm", lambda request: None).start(SOLUTION.problem)
+
+
+def test_a_password_in_the_address_stays_out_of_messages(folders):
+    family = DISCRIMINATIVE["qwen_prm"]
+    settings = EndpointSettings(url="http://user:s3cret@server.test", attempts=1)
+    refusing = httpx2.MockTransport(lambda request: httpx2.Response(400, text="no"))
+    made = VLLMBackend(Endpoint(settings, refusing), "served", folders["qwen_prm"], family.head)
+    (found,) = DiscriminativeScorer(folders["qwen_prm"], family=family, backend=made).score(
+        [SOLUTION]
+    )
+    assert "server.test" in found.reason
+    assert "s3cret" not in found.reason
+
+
+def test_an_address_that_is_none_is_told():
+    with pytest.raises(InvalidSetting, match="is no URL"):
+        Endpoint(EndpointSettings(url="http://h:80x80"))
+
+
+@pytest.mark.parametrize("row", [[0.5], [0.5, 0.5, 0.5]])
+def test_another_number_of_numbers_is_unscored(folders, row):
+    data = [{"index": 0, "object": "pooling", "data": [row] * len(SOLUTION.steps)}]
+    (found,) = scorer(
+        folders, "qwen_prm", lambda request: httpx2.Response(200, json={"data": data})
+    ).score([SOLUTION])
+    assert f"gives {len(row)} numbers where this family reads 2" in found.reason
+
+
+@pytest.mark.parametrize("top", [None, {"token_id:5": None}])
+def test_log_probabilities_of_another_shape_are_unscored(folders, top):
+    answer = {"choices": [{"logprobs": {"top_logprobs": [top]}}]}
+    (found,) = scorer(
+        folders, "math_shepherd", lambda request: httpx2.Response(200, json=answer)
+    ).score([SOLUTION])
+    assert isinstance(found, Unscored)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_unscored(folders):
+    def broken(request):
+        stream = httpx2.ByteStream(b"no gzip")
+        return httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=stream)
+
+    (found,) = scorer(folders, "qwen_prm", broken, attempts=1).score([SOLUTION])
+    assert isinstance(found, Unscored)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prmkit.errors import BackendError, MissingDependency
+from prmkit.errors import BackendError, InvalidSetting, MissingDependency
 
 try:
     import httpx2
@@ -50,16 +50,22 @@ class Endpoint:
     Args:
         settings: how it is talked to.
         transport: for tests: what answers in the server's place.
+
+    Raises:
+        InvalidSetting: if its address is none.
     """
 
     def __init__(self, settings: EndpointSettings, transport: httpx2.BaseTransport | None = None):
         self.settings = settings
         headers = {"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
+        try:
+            url = httpx2.URL(settings.url.rstrip("/"))
+        except httpx2.InvalidURL as error:
+            raise InvalidSetting(f"the server's address is no URL: {error}") from None
+        self.shown = str(url.copy_with(username=None, password=None))
+        """Its address without a password, for messages."""
         self._client = httpx2.Client(
-            base_url=settings.url.rstrip("/"),
-            headers=headers,
-            timeout=settings.timeout,
-            transport=transport,
+            base_url=url, headers=headers, timeout=settings.timeout, transport=transport
         )
         # Whoever forgets close(): its connections are closed with the last reference to it.
         self._closing = weakref.finalize(self, self._client.close)
@@ -89,7 +95,7 @@ class Endpoint:
         except _Again:
             pass
         raise BackendError(
-            f"{self.settings.url}{route} did not answer after {self.settings.attempts} tries or "
+            f"{self.shown}{route} did not answer after {self.settings.attempts} tries or "
             f"{self.settings.deadline:.0f} s: {last}"
         )
 
@@ -101,22 +107,20 @@ class Endpoint:
             answer = self._client.post(
                 route, json=dict(body), timeout=min(self.settings.timeout, left)
             )
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:
             raise _Again(f"{type(error).__name__}: {error}") from None
         if answer.status_code in BUSY:
             raise _Again(f"status {answer.status_code}: {answer.text[:MESSAGE]}")
         if answer.status_code != 200:
             raise BackendError(
-                f"{self.settings.url}{route} answers {answer.status_code}: {answer.text[:MESSAGE]}"
+                f"{self.shown}{route} answers {answer.status_code}: {answer.text[:MESSAGE]}"
             )
         try:
             found = answer.json()
         except ValueError:
             raise _Again(f"the answer is no JSON: {answer.text[:MESSAGE]}") from None
         if not isinstance(found, dict):
-            raise BackendError(
-                f"{self.settings.url}{route} answers {type(found).__name__}, not an object"
-            )
+            raise BackendError(f"{self.shown}{route} answers {type(found).__name__}, not an object")
         return found
 
     def close(self) -> None:

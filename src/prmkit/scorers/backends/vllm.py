@@ -23,7 +23,7 @@ from prmkit.errors import BackendError, CheckpointError
 from prmkit.records import Unscored
 from prmkit.scorers.backends.http import Endpoint
 from prmkit.scorers.families.base import Rendered
-from prmkit.scorers.families.heads import Head, TokenRows, TokenShare
+from prmkit.scorers.families.heads import Head, TokenRows, TokenShare, n_numbers
 
 Numbers = Sequence[Sequence[float]] | Unscored
 TOP = 20
@@ -78,6 +78,10 @@ class VLLMBackend:
             return self._pooled(row)
         except BackendError as error:
             return Unscored(reason=str(error), model=self._model)
+        except (AttributeError, TypeError, ValueError) as error:
+            # An answer of another shape than this server's version gives.
+            reason = f"the server's answer cannot be read: {error!r}"
+            return Unscored(reason=reason, model=self._model)
 
     def _pooled(self, row: Rendered) -> Numbers:
         answer = self._endpoint.post(
@@ -92,6 +96,12 @@ class VLLMBackend:
             },
         )
         found = _rows(answer)
+        width = n_numbers(self._head)
+        if width is not None and any(len(row) != width for row in found):
+            raise BackendError(
+                f"the server gives {len(found[0])} numbers where this family reads {width}; does "
+                "it serve the model of this family?"
+            )
         if len(found) == len(row.positions):
             return found
         if len(found) == len(row.ids):

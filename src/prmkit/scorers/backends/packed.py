@@ -239,6 +239,19 @@ class Ran(NamedTuple):
     caches: list[Cache]
 
 
+def by_kernel(body: Any, use: bool | None = None) -> bool:
+    """Whether a decoder's attention runs on torch's variable-length kernel; by default on a GPU.
+
+    Args:
+        body: the decoder.
+        use: what it shall be from now on, if it is to change.
+    """
+    if use is not None:
+        body.prmkit_by_kernel = use
+    on_gpu = next(body.parameters()).device.type == "cuda"
+    return on_gpu and bool(getattr(body, "prmkit_by_kernel", True))
+
+
 def run(body: Any, segments: Sequence[Segment], *, keep: bool = False) -> Ran:
     """Run sequences through a decoder in one pass.
 
@@ -258,7 +271,7 @@ def run(body: Any, segments: Sequence[Segment], *, keep: bool = False) -> Ran:
     ).to(device)[None]
     kept: list[tuple[torch.Tensor, torch.Tensor]] | None = [] if keep else None
     plan = _Plan(lengths, [s.after for s in segments], kept, None)
-    if device.type == "cuda":
+    if by_kernel(body):
         plan.bounds = (
             _cumulated(lengths, device),
             _cumulated([o + n for o, n in zip(offsets, lengths, strict=True)], device),

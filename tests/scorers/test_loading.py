@@ -136,7 +136,6 @@ def test_images_are_never_left_out_silently(name, tmp_path):
         ("pure", {"samples": 2}),
         ("pure", {"critique_tokens": 2}),
         ("gen_prm", {"allow_code": True}),
-        ("pure", {"served_as": "x"}),
         ("likelihood", {"on_separator": "error"}),
     ],
 )
@@ -144,6 +143,19 @@ def test_settings_that_a_family_would_ignore_are_refused(family, setting, tmp_pa
     folder = tiny_checkpoint(family, tmp_path / "mine")
     with pytest.raises(InvalidSetting, match=f"means nothing to the family '{family}'"):
         load_scorer(folder, cpu(family=family, **setting))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"served_as": "x"}, "nothing without --server"),
+        ({"device": "cpu", "server": "vllm=http://x"}, "nothing to a server"),
+    ],
+)
+def test_settings_of_places_that_are_not_used_are_refused(settings, message, tmp_path):
+    folder = tiny_checkpoint("pure", tmp_path / "mine")
+    with pytest.raises(InvalidSetting, match=message):
+        load_scorer(folder, ModelSettings(family="pure", **settings))
 
 
 def test_a_calibration_is_of_one_family(tmp_path):

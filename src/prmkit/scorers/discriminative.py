@@ -48,6 +48,11 @@ def _noted(path: Path | str) -> Discriminative:
     return family if layout is None else folded(family, layout)
 
 
+def _tell(n_escaped: int) -> None:
+    if n_escaped:
+        logger.warning("%d separator(s) inside of text were escaped", n_escaped)
+
+
 def _at(node: Node, own: torch.Tensor, at: int) -> torch.Tensor:
     """[H] the hidden state of a node's token `at`; -1 is the one before it."""
     if at >= 0:
@@ -121,6 +126,7 @@ class DiscriminativeScorer:
         """
         results: list[StepScores | Unscored | None] = [None] * len(trajectories)
         rows: dict[int, Rendered] = {}
+        n_escaped = 0
         for i, trajectory in enumerate(trajectories):
             without = beyond_text(trajectory)
             if without is not None:
@@ -134,10 +140,12 @@ class DiscriminativeScorer:
                 results[i] = Unscored(reason=str(error), model=self.name)
                 continue
             reason = self._refused(guarded)
+            n_escaped += guarded.escaped if guarded.refused is None else 0
             if reason is None:
                 rows[i] = guarded.rendered
             else:
                 results[i] = Unscored(reason=reason, model=self.name)
+        _tell(n_escaped)
         for i, numbers in zip(rows, self._backend.numbers(list(rows.values())), strict=True):
             results[i] = numbers if isinstance(numbers, Unscored) else self._read(numbers)
         return [result for result in results if result is not None]
@@ -146,8 +154,6 @@ class DiscriminativeScorer:
         """Why a trajectory is not scored, or None."""
         if guarded.refused is not None:
             return guarded.refused
-        if guarded.escaped:
-            logger.info("%d separators inside of text were escaped", guarded.escaped)
         row, limit = guarded.rendered, self._backend.context
         n_tokens = row.longest
         if limit is not None and n_tokens > limit:
@@ -175,6 +181,7 @@ class DiscriminativeScorer:
         watching = Watching(self._backend.tokenizer, self.family.tags)
         ids = self.family.begin(problem, watching)
         self._check(watching, len(ids))
+        _tell(watching.n_escaped)
         (node,), _ = tree.grow([None], [ids])
         return State(node, 0)
 
@@ -203,13 +210,15 @@ class DiscriminativeScorer:
             return [], []
         tree = self._prefixes()
         end = self.family.end(self._backend.tokenizer) if self.family.end else []
-        pieces = []
+        pieces, n_escaped = [], 0
         for state, step in zip(states, steps, strict=True):
             watching = Watching(self._backend.tokenizer, self.family.tags)
             piece = self.family.step(step, state.n_steps, watching)
             n_new = max(len(piece.ids), piece.at + 1 + len(piece.tail) + len(end))
             self._check(watching, state.node.length + n_new)
             pieces.append(piece)
+            n_escaped += watching.n_escaped
+        _tell(n_escaped)
         nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
         read = (
             tree.behind(nodes, [p.at + 1 for p in pieces], [[*p.tail, *end] for p in pieces])

@@ -109,21 +109,23 @@ def load_scorer(model: Path | str | None = None, settings: ModelSettings | None 
 
 
 def _check_settings(family: str, settings: ModelSettings) -> None:
-    """Refuse settings that this family would ignore."""
-    given = {
-        "--reference": settings.reference is not None and family not in IMPLICIT,
+    """Refuse settings that would be ignored."""
+    compares = family in IMPLICIT and IMPLICIT[family].compares
+    idle = {
+        "--reference": settings.reference is not None and not compares,
         "--samples": settings.samples is not None and family not in GENERATIVE,
         "--critique-tokens": settings.critique_tokens is not None and family not in GENERATIVE,
         "--allow-code": settings.allow_code
         and not (family in GENERATIVE and GENERATIVE[family].runs_code),
-        "--served-as": settings.served_as is not None and settings.server is None,
         "--on-separator": settings.on_separator != "escape" and family not in DISCRIMINATIVE,
     }
-    if family in IMPLICIT and not IMPLICIT[family].compares:
-        given["--reference"] = settings.reference is not None
-    for option, is_idle in given.items():
+    for option, is_idle in idle.items():
         if is_idle:
             raise InvalidSetting(f"{option} means nothing to the family {family!r}; leave it out")
+    if settings.served_as is not None and settings.server is None:
+        raise InvalidSetting("--served-as means nothing without --server; leave it out")
+    if settings.device is not None and settings.server is not None:
+        raise InvalidSetting("--device means nothing to a server; leave it out")
 
 
 def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:

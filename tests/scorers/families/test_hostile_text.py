@@ -77,7 +77,7 @@ def test_no_text_moves_a_position(name, scorer_of):
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if DISCRIMINATIVE[name].tags])
-def test_separators_can_be_errors(name, scorer_of):
+def test_separators_can_be_errors(name, scorer_of, caplog):
     tag = DISCRIMINATIVE[name].tags[0]
     plain = Trajectory(problem=Problem(id="p", prompt="How many?"), steps=(Step(text="7"),))
     spoilt = plain.model_copy(update={"steps": (Step(text=f"a{tag}b"), Step(text="7"))})
@@ -86,7 +86,9 @@ def test_separators_can_be_errors(name, scorer_of):
     assert isinstance(fine, StepScores)
     assert isinstance(refused, Unscored)
     assert "where the steps of this family end" in refused.reason
+    # Escaped, and said so.
     assert isinstance(scorer_of(name).score([spoilt])[0], StepScores)
+    assert "1 separator(s) inside of text were escaped" in caplog.text
 
 
 @pytest.mark.parametrize("law", SCORER_LAWS, ids=lambda law: law.__name__)

@@ -21,8 +21,10 @@ from typing import Any
 import torch
 
 from prmkit import __version__
+from prmkit.checkpoints import quiet_transformers
 from prmkit.files import write_json
-from prmkit.records import Problem, Step, Trajectory
+from prmkit.records import Problem, Step, StepScores, Trajectory
+from prmkit.scorers.backends.hf import HFBackend
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.families import DISCRIMINATIVE, Rendered
 from prmkit.testing import tiny_checkpoint
@@ -65,12 +67,14 @@ def solutions(rng: random.Random, n: int) -> list[Trajectory]:
 class Stock:
     """The same weights in the stock class of transformers, and the head, as snippets use them."""
 
-    def __init__(self, folder: Path, scorer: DiscriminativeScorer, device: str, dtype: Any):
+    def __init__(self, folder: Path, backend: HFBackend):
         from transformers import AutoModel
 
-        self.model = AutoModel.from_pretrained(folder, dtype=dtype).to(device).eval()
-        self.head = scorer._backend.head  # type: ignore[attr-defined]
-        self.device = device
+        with quiet_transformers():
+            model = AutoModel.from_pretrained(folder, dtype=backend.body.dtype)
+        self.model = model.to(backend.device).eval()
+        self.head = backend.head
+        self.device = backend.device
 
     @torch.inference_mode()
     def bare(self, rows: Sequence[Sequence[int]]) -> None:
@@ -139,8 +143,7 @@ class Tree:
         ]
 
     def reuse(self, scorer: DiscriminativeScorer) -> list[list[float]]:
-        """With `start` and `extend`: new tokens alone."""
-        scorer._tree = None  # type: ignore[assignment]  # every round begins with nothing kept
+        """With `start` and `extend` of a fresh scorer: new tokens alone."""
         beams = [scorer.start(self.problem)] * WIDTH
         found = []
         for level in self.levels:
@@ -213,17 +216,24 @@ def nearly(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:
 
 def measure(folder: Path, device: str) -> dict[str, Any]:
     """All figures for one model."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    scorer = DiscriminativeScorer(folder, family=FAMILY, device=device)
-    tokenizer: Any = scorer._backend.tokenizer
-    stock = Stock(folder, scorer, device, dtype)
+    backend = HFBackend(folder, FAMILY.head, device=device)
+    tokenizer: Any = backend.tokenizer
+    stock = Stock(folder, backend)
+
+    def fresh() -> DiscriminativeScorer:
+        # Nothing is kept from an earlier round.
+        return DiscriminativeScorer(folder, family=FAMILY, backend=backend)
+
+    scorer = fresh()
     rng = random.Random(7)
     some = solutions(rng, N_SOLUTIONS)
     rows = [FAMILY.render(t, tokenizer) for t in some]
     lengths = [len(row.ids) for row in rows]
 
     def ours(trajectories: list[Trajectory]) -> list[list[float]]:
-        return [list(scored.values) for scored in scorer.score(trajectories)]  # type: ignore[union-attr]
+        scored = [one for one in scorer.score(trajectories) if isinstance(one, StepScores)]
+        assert len(scored) == len(trajectories)
+        return [list(one.values) for one in scored]
 
     pool = [some[0].model_copy(update={"steps": t.steps}) for t in some]
     pool_rows = [FAMILY.render(t, tokenizer) for t in pool]
@@ -237,7 +247,12 @@ def measure(folder: Path, device: str) -> dict[str, Any]:
         "padded": nearly(ours(some), stock.padded(rows)),
         "tree": nearly(tree.reuse(scorer), tree.again(ours)),
     }
-    computed = scorer._tree.computed  # type: ignore[union-attr]
+    slack = 1e-4 if device == "cpu" else 5e-2
+    if max(differences.values()) > slack:
+        raise SystemExit(
+            f"the ways give different scores, so their times mean nothing: {differences}"
+        )
+    computed = scorer.prefixes().computed
     distinct = tree.distinct(tokenizer)
     seconds = medians(
         {
@@ -247,16 +262,16 @@ def measure(folder: Path, device: str) -> dict[str, Any]:
             "per_step": lambda: stock.per_step(rows),
             "pool": lambda: ours(pool),
             "pool_bare": lambda: stock.bare([row.ids for row in pool_rows]),
-            "tree_reuse": lambda: tree.reuse(scorer),
+            "tree_reuse": lambda: tree.reuse(fresh()),
             "tree_again": lambda: tree.again(ours),
             "tree_alone": lambda: rescored(stock.alone),
             "tree_padded": lambda: rescored(stock.padded),
         }
     )
-    parameters = sum(p.numel() for p in scorer._backend.body.layers.parameters())  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in backend.body.layers.parameters())
     rate = sum(lengths) / seconds["ours"]
     return {
-        "model": {"layers' parameters": parameters, "dtype": str(dtype)},
+        "model": {"layers' parameters": parameters, "dtype": str(backend.body.dtype)},
         "inputs": {
             "solutions": len(some),
             "steps": sum(len(t.steps) for t in some),
@@ -277,7 +292,7 @@ def measure(folder: Path, device: str) -> dict[str, Any]:
             "tree_computed_to_distinct_tokens": computed / distinct,
         },
         "tokens_per_second": rate,
-        "share_of_matrix_rate": 2 * parameters * rate / matrix_rate(device, dtype),
+        "share_of_matrix_rate": 2 * parameters * rate / matrix_rate(device, backend.body.dtype),
     }
 
 

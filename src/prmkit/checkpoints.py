@@ -186,14 +186,6 @@ def load_causal_lm(path: Path | str, device: str | None = None) -> tuple[Any, st
     return load_native(AutoModelForCausalLM, path, device, "a causal language model")
 
 
-def load_token_classifier(path: Path | str, device: str | None = None) -> tuple[Any, str]:
-    """A token classifier, ready to run, and the device it is on."""
-    _torch()
-    from transformers import AutoModelForTokenClassification
-
-    return load_native(AutoModelForTokenClassification, path, device, "a token classifier")
-
-
 def start_token_classifier(path: Path | str, n_classes: int) -> Any:
     """A token classifier to train, in float32 on the CPU.
 

@@ -174,7 +174,7 @@ class DiscriminativeScorer:
             InvalidRecord: if the problem holds images, or a separator where those are errors.
             ScoringError: if the numbers come from a server, which keeps no state for us.
         """
-        tree = self._prefixes()
+        tree = self.prefixes()
         without = beyond_text(Trajectory(problem=problem))
         if without is not None:
             raise InvalidRecord(without)
@@ -208,7 +208,7 @@ class DiscriminativeScorer:
             raise ValueError(f"{len(steps)} steps for {len(states)} states; give one each")
         if not states:
             return [], []
-        tree = self._prefixes()
+        tree = self.prefixes()
         end = self.family.end(self._backend.tokenizer) if self.family.end else []
         pieces, n_escaped = [], 0
         for state, step in zip(states, steps, strict=True):
@@ -231,7 +231,12 @@ class DiscriminativeScorer:
         new = [State(node, s.n_steps + 1) for node, s in zip(nodes, states, strict=True)]
         return self.family.read(numbers), new
 
-    def _prefixes(self) -> PrefixTree:
+    def prefixes(self) -> PrefixTree:
+        """The prefixes that are kept, and how many tokens were computed for them.
+
+        Raises:
+            ScoringError: if the numbers come from a server, which keeps none for us.
+        """
         if not isinstance(self._backend, HFBackend):
             raise ScoringError(
                 f"{self.name} is scored by a server, which keeps no prefixes for us; use score()"

@@ -21,13 +21,14 @@ its weights are safetensors, read into classes of our own.
 
 ## Checkpoints
 
-*Recipe* says where the reading comes from: the authors' **source** was read, the model **card**
-shows it, or it is **unverified**. No weights of these were at hand when this was written, so each
-family is compared with its published recipe on random weights. *Ids* are compared with the
-tokenizer when the checkpoint is loaded, and a difference stops it. Licences were not surveyed: see
-each checkpoint's own page.
+*Evidence* says of each fact where it comes from: the authors' **source** was read, the model
+**card** shows it, ids are **golden** (resolved on the published tokenizer), or it is
+**unverified**. No weights of these were at hand when this was written, so each family is compared
+with its published recipe on random weights. *Ids* are compared with the tokenizer when the
+checkpoint is loaded, and a difference stops it. Licences were not surveyed: see each checkpoint's
+own page.
 
-| checkpoint | family | scores | authors' aggregation | recipe | ids | note |
+| checkpoint | family | scores | authors' aggregation | evidence | ids | note |
 |---|---|---|---|---|---|---|
 """
 FAMILIES = """
@@ -60,9 +61,13 @@ def ids(golden: dict[str, int]) -> str:
     return ", ".join(f"`{text!r}` {token}" for text, token in golden.items())
 
 
+def pairs(evidence: dict[str, str]) -> str:
+    return ", ".join(f"{fact}: {how}" for fact, how in evidence.items())
+
+
 def page() -> str:
     rows = [
-        (f"`{r['id']}`", f"`{r['family']}`", r["scores"], r["aggregation"], r["evidence"],
+        (f"`{r['id']}`", f"`{r['family']}`", r["scores"], r["aggregation"], pairs(r["evidence"]),
          ids(r["golden_ids"]), r["note"])
         for r in checkpoint_rows()
     ]  # fmt: skip

@@ -48,6 +48,20 @@ def test_every_line_of_the_table_names_a_family():
     assert len({known.family for known in CHECKPOINTS}) >= 22
 
 
+def test_each_fact_has_its_evidence():
+    facts = {known.id: known.facts() for known in CHECKPOINTS}
+    assert facts["Qwen/Qwen2.5-Math-PRM-7B"] == {
+        "recipe": "card",
+        "aggregation": "card",
+        "ids": "golden",
+    }
+    assert facts["infly/Universal-PRM-7B"] == {
+        "recipe": "card",
+        "name of the head's layer": "unverified",
+    }
+    assert all(facts[known.id].get("ids") == "golden" for known in CHECKPOINTS if known.tokens)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -68,7 +68,7 @@ def _checkpoint(row: dict[str, Any]) -> Text:
         f"family {row['family']}",
         f"gives {row['scores']}",
         f"aggregated by {row['aggregation'] or 'nothing in particular'}",
-        f"recipe from the {row['evidence']}" if row["evidence"] != "unverified" else "unverified",
+        "evidence: " + ", ".join(f"{fact} {how}" for fact, how in row["evidence"].items()),
     ]
     facts += [f"licence {row['licence']}"] if row["licence"] else []
     told = Text.assemble((row["id"], "bold"), f"\n  {', '.join(facts)}")

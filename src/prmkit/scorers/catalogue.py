@@ -92,7 +92,7 @@ def checkpoint_rows(part: str | None = None) -> list[dict[str, Any]]:
             "family": c.family,
             "scores": semantics_of(c.family),
             "aggregation": c.aggregation,
-            "evidence": c.evidence,
+            "evidence": c.facts(),
             "golden_ids": dict(c.tokens),
             "licence": c.licence,
             "note": _note(c.note, c.reference, c.base),

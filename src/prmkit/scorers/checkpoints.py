@@ -1,9 +1,10 @@
 """The table of published checkpoints: which family each belongs to, and how sure that is.
 
 One line per checkpoint. ``tokens`` are golden ids: where a tokenizer resolves one of these texts to
-another id, it is not the checkpoint's own and loading stops. ``evidence`` says where the recipe
-comes from: the authors' *source* was read, the model *card* shows it, or it is *unverified*. No
-weights were at hand when the table was made, so no line says more than that.
+another id, it is not the checkpoint's own and loading stops. Each fact has its evidence: ids are
+*golden* (resolved on the published tokenizer), the recipe was read in the authors' *source* or on
+the model *card*, or a fact is *unverified*. No weights were at hand when the table was made, so
+no line says that scores were reproduced.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Checkpoint:
         base: the model it adapts, for adapters.
         tokens: golden ids by text.
         evidence: where the recipe comes from.
+        unverified: other facts that nobody has checked.
         licence: as its page states it; None where it was not looked up.
         note: what else a user should know.
     """
@@ -47,8 +49,18 @@ class Checkpoint:
     base: str | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
     evidence: Evidence = "source"
+    unverified: tuple[str, ...] = ()
     licence: str | None = None
     note: str = ""
+
+    def facts(self) -> dict[str, str]:
+        """The evidence of each fact."""
+        known: dict[str, str] = {"recipe": self.evidence}
+        if self.aggregation is not None:
+            known["aggregation"] = self.evidence
+        if self.tokens:
+            known["ids"] = "golden"
+        return known | dict.fromkeys(self.unverified, "unverified")
 
 
 def _versa(name: str, tokens: Mapping[str, int]) -> Checkpoint:
@@ -92,13 +104,13 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         id="Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B",
         family="skywork",
         tokens={"\n": 198},
-        note="which token is its beginning of text is unverified",
+        unverified=("beginning of text",),
     ),
     Checkpoint(
         id="Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B",
         family="skywork",
         tokens={"\n": 198},
-        note="which token is its beginning of text is unverified",
+        unverified=("beginning of text",),
     ),
     Checkpoint(
         id="Qwen/Qwen2.5-Math-PRM-7B",
@@ -189,8 +201,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         id="infly/Universal-PRM-7B",
         family="universal_prm",
         evidence="card",
-        note="the name of its head's layer is unverified; the card's example scores are 0.738, "
-        "0.727, 0.730, 0.738, 0.734",
+        unverified=("name of the head's layer",),
+        note="the card's example scores are 0.738, 0.727, 0.730, 0.738, 0.734",
     ),
     _versa("VersaPRM", {"+": 10, "-": 12, " \n\n\n\n": 23535}),
     _versa("VersaPRM-Base-8B", {"+": 10, "-": 12, " \n\n\n\n": 23535}),

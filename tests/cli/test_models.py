@@ -167,6 +167,16 @@ def test_a_head_is_folded_at_the_command_line(prm, tmp_path):
     assert "is there already" in err
 
 
+def test_the_embedded_model_is_known_by_its_name(prm, tmp_path):
+    code, _, err = prm("convert-model", "embedded/prm", tmp_path / "scalar", "--layout", "scalar")
+    assert code == 0, err
+    found = scores(prm, "--model", tmp_path / "scalar")
+    assert found == pytest.approx(scores(prm, "--model", "embedded/prm"), abs=1e-5)
+    code, _, err = prm("convert-model", "embedded/nothing", tmp_path / "other")
+    assert code == 1
+    assert "embedded/prm" in err
+
+
 def test_separators_at_the_command_line(prm, tmp_path):
     folder = tiny_checkpoint("math_shepherd", tmp_path / "model")
     rows = [

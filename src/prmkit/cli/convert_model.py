@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, print_json, say
+from prmkit.cli.names import known_name
 from prmkit.errors import CheckpointError
 
 
@@ -17,7 +18,7 @@ class ConvertModelSettings:
     """A checkpoint of one layout to one of another.
 
     Attributes:
-        source: folder of the checkpoint, or of an adapter; or its id.
+        source: folder of the checkpoint, or of an adapter; or its id; or embedded/prm.
         target: folder to write; it must not be there yet.
         layout: token_classifier folds the head into the score layer of a token classifier; scalar
             does so with the difference of a head's two numbers; merged makes one model of an
@@ -55,7 +56,7 @@ def convert_model(
         merge_adapter(settings.source, settings.target, settings.base)
         family = None
     else:
-        found = resolve(settings.source, settings.family)
+        found = resolve(known_name(settings.source), settings.family)
         family = found.family
         if family not in DISCRIMINATIVE:
             raise CheckpointError(f"the family {family!r} has no head to fold")

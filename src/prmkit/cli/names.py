@@ -33,6 +33,11 @@ def model_folder(name: str) -> Path:
     return find_checkpoint(name)
 
 
+def known_name(name: str) -> str:
+    """The folder of an embedded model by its name; any other name as it is."""
+    return str(model_folder(name)) if name.startswith("embedded/") else name
+
+
 def open_scorer(settings: ModelSettings) -> Scorer:
     """The scorer that the settings name.
 
@@ -42,9 +47,7 @@ def open_scorer(settings: ModelSettings) -> Scorer:
     """
     from prmkit.scorers.loading import load_scorer
 
-    name = settings.model
-    is_embedded = name.startswith("embedded/") and not Path(name).exists()
-    return load_scorer(model_folder(name) if is_embedded else name, settings)
+    return load_scorer(known_name(settings.model), settings)
 
 
 def judge() -> Judge:

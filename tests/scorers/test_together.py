@@ -141,3 +141,17 @@ def test_what_is_too_long_or_has_images_drops_out_alone():
     assert isinstance(found[0], StepScores)
     assert "5000 tokens" in found[1].reason
     assert "reads text alone" in found[2].reason
+
+
+def test_what_is_drawn_depends_on_the_seed():
+    def script(prefix, rng):
+        return f"The answer is {rng.choice([1, 1, 2])}."
+
+    def shares(seed):
+        scorer = SelfConsistencyScorer(
+            ScriptedPolicy(script), SamplingSettings(), n_votes=33, n_rollouts=64, seed=seed
+        )
+        return scorer.score([SOLUTION])[0].values
+
+    assert shares(1) == shares(1)
+    assert shares(1) != shares(2)

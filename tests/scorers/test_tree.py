@@ -97,3 +97,37 @@ def test_what_cannot_be_extended_is_named(scorer, tmp_path):
     )
     with pytest.raises(InvalidRecord, match="where the steps of this family"):
         strict.extend([strict.start(QUESTION)], [Step(text="a<extra_0>b")])
+
+
+@pytest.mark.parametrize("family", ["reasoneval", "reasoneval_34b", "math_shepherd"])
+def test_steps_without_tokens_of_their_own_are_read_before_them(family, tmp_path):
+    one = DiscriminativeScorer(
+        tiny_checkpoint(family, tmp_path / "model"), family=DISCRIMINATIVE[family], device="cpu"
+    )
+    texts = ["", "7", "", "So 3 + 4 = 7.", "7", ""]
+    state, found = one.start(QUESTION), []
+    for text in texts:
+        (score,), (state,) = one.extend([state], [Step(text=text)])
+        found.append(score)
+    assert found == pytest.approx(whole(one, texts), abs=1e-5)
+
+
+def test_the_end_behind_a_step_counts_as_input(tmp_path):
+    """A solution that fits while what closes it does not is too long."""
+    folder = tiny_checkpoint("outcome", tmp_path / "model")
+    family = DISCRIMINATIVE["outcome"]
+    one = DiscriminativeScorer(folder, family=family, device="cpu")
+    solution = Trajectory(problem=QUESTION, steps=(Step(text="The answer is 17"),))
+    row = family.render(solution, one._backend.tokenizer)
+    needed = row.positions[0] + 1 + len(row.ends[0])
+    assert needed > len(row.ids)
+    for limit in (needed, needed - 1):
+        one._backend.context = limit
+        (scored,) = one.score([solution])
+        if limit == needed:
+            assert len(scored.values) == 1
+            one.extend([one.start(QUESTION)], solution.steps)
+        else:
+            assert f"{needed} tokens; the model reads at most {limit}" in scored.reason
+            with pytest.raises(InputTooLong, match=f"{needed} tokens"):
+                one.extend([one.start(QUESTION)], solution.steps)

@@ -281,3 +281,16 @@ def test_an_answer_that_cannot_be_unpacked_is_unscored(folders):
 
     (found,) = scorer(folders, "qwen_prm", broken, attempts=1).score([SOLUTION])
     assert isinstance(found, Unscored)
+
+
+def test_no_try_may_last_beyond_the_deadline(folders):
+    seen = []
+
+    def handler(request):
+        seen.append(request.extensions["timeout"]["read"])
+        return httpx2.Response(200, json={})
+
+    endpoint(handler, timeout=120.0, deadline=5.0).post("/x", {})
+    endpoint(handler, timeout=2.0, deadline=5.0).post("/x", {})
+    assert 0 < seen[0] <= 5.0
+    assert seen[1] == 2.0

@@ -263,24 +263,36 @@ def load_native(
     return model.to(device).eval(), device
 
 
-def read_note(path: Path | str) -> dict[str, Any]:
-    """What prmkit noted beside a model that it trained.
+def find_note(path: Path | str) -> dict[str, Any]:
+    """What prmkit noted beside a model; nothing where there is no note.
 
     Raises:
-        CheckpointError: if there is no such note.
+        CheckpointError: if there is one, and it is damaged.
     """
-    file = check_folder(path) / NOTE_FILE
+    file = Path(path) / NOTE_FILE
     if not file.is_file():
-        raise CheckpointError(
-            f"{str(path)!r} has no {NOTE_FILE}, which says how the model reads its steps. "
-            "`prm train` writes it"
-        )
+        return {}
     try:
         note = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is no JSON: {error}") from None
     if not isinstance(note, dict) or not isinstance(note.get("family"), str):
         raise CheckpointError(f"{file} does not name a 'family'")
+    return note
+
+
+def read_note(path: Path | str) -> dict[str, Any]:
+    """What prmkit noted beside a model that it trained.
+
+    Raises:
+        CheckpointError: if there is no such note.
+    """
+    note = find_note(check_folder(path))
+    if not note:
+        raise CheckpointError(
+            f"{str(path)!r} has no {NOTE_FILE}, which says how the model reads its steps. "
+            "`prm train` writes it"
+        )
     return note
 
 

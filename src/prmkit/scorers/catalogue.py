@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,6 @@ def told(head: Head) -> str:
 
 def _about(function: Any) -> str:
     """The first line of the module that a family's function is in."""
-    import sys
-
     module = sys.modules[getattr(function, "func", function).__module__]
     return (module.__doc__ or "").strip().partition("\n")[0]
 
@@ -158,12 +157,8 @@ def launch_lines(server: str, model: str | None, family: str | None = None) -> d
         raise CheckpointError(f"{model} is of the family {name!r}, which is not read from a server")
     reads = DISCRIMINATIVE[name] if layout is None else folded(DISCRIMINATIVE[name], layout)
     tag = _own_tag(Path(model), reads) if is_local else None
-    start = (
-        _vllm(shlex.quote(model), reads, tag)
-        if server == "vllm"
-        else _sglang(shlex.quote(model), reads)
-    )
     quoted = shlex.quote(model)
+    start = _vllm(quoted, reads, tag) if server == "vllm" else _sglang(quoted, reads)
     port = 8000 if server == "vllm" else 30000
     named = f" --family {family}" if family is not None else ""
     return {

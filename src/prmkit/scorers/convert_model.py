@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prmkit.checkpoints import (
     NOTE_FILE,
@@ -103,6 +104,11 @@ def folded(family: Discriminative, layout: Layout) -> Discriminative:
     if layout == "scalar":
         return replace(family, head=Linear(1), read=sigmoid_of_one)
     return replace(family, head=Linear(n_numbers(family.head) or 1))
+
+
+def layout_of(note: Mapping[str, Any]) -> Layout | None:
+    """The layout that a head was folded into, as the note beside the model says."""
+    return next((layout for layout in get_args(Layout) if layout == note.get("head")), None)
 
 
 def _two(family: Discriminative) -> tuple[int, int]:

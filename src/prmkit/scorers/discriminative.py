@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from prmkit.checkpoints import read_note
 from prmkit.errors import InputTooLong, InvalidRecord, ScoringError
@@ -14,7 +14,7 @@ from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Uns
 from prmkit.scorers.backends.hf import HFBackend
 from prmkit.scorers.backends.tree import Node, PrefixTree
 from prmkit.scorers.base import beyond_text
-from prmkit.scorers.convert_model import Layout, folded
+from prmkit.scorers.convert_model import folded, layout_of
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
 from prmkit.scorers.separators import Guarded, Watching, guard
 from prmkit.scorers.settings import OnSeparator
@@ -44,7 +44,7 @@ def _noted(path: Path | str) -> Discriminative:
     """The family that a folder's note names, with its head as the note says."""
     note = read_note(path)
     family = discriminative(note["family"])
-    layout: Layout | None = next((one for one in get_args(Layout) if one == note.get("head")), None)
+    layout = layout_of(note)
     return family if layout is None else folded(family, layout)
 
 

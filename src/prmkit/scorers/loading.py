@@ -6,19 +6,18 @@ prmkit writes beside its models, by the table of published checkpoints.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple
 
 from prmkit.chat import single_token
-from prmkit.checkpoints import NOTE_FILE, find_checkpoint, is_hub_id, load_tokenizer
+from prmkit.checkpoints import find_checkpoint, find_note, is_hub_id, load_tokenizer
 from prmkit.errors import CheckpointError, InvalidSetting, UnknownCheckpoint, UnknownName
 from prmkit.policies.hf import HFPolicy
 from prmkit.scorers import calibration
 from prmkit.scorers.base import Scorer
 from prmkit.scorers.checkpoints import BY_ID, Checkpoint, find
-from prmkit.scorers.convert_model import ADAPTER, Layout, folded, is_adapter
+from prmkit.scorers.convert_model import ADAPTER, Layout, folded, is_adapter, layout_of
 from prmkit.scorers.discriminative import Backend, DiscriminativeScorer
 from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT, Discriminative
 from prmkit.scorers.generative import GenerativeScorer
@@ -68,15 +67,13 @@ def resolve(model: Path | str, family: str | None = None) -> Resolved:
             # A slip of the pen rather than a missing download: show what is near.
             raise UnknownCheckpoint(str(model), BY_ID) from None
         raise
-    note = _note(folder)
-    noted = note.get("family")
-    name = family or (noted if isinstance(noted, str) else None) or (known and known.family)
+    note = find_note(folder)
+    name = family or note.get("family") or (known and known.family)
     if not name:
         raise UnknownCheckpoint(str(model), BY_ID)
     if name not in FAMILIES:
         raise UnknownName("family of reward models", name, FAMILIES)
-    head = note.get("head")
-    return Resolved(folder, name, known, head if head in get_args(Layout) else None)
+    return Resolved(folder, name, known, layout_of(note))
 
 
 def load_scorer(model: Path | str | None = None, settings: ModelSettings | None = None) -> Scorer:
@@ -194,15 +191,3 @@ def check_tokens(folder: Path, known: Checkpoint) -> None:
                 f"{known.id} gives it {expected}. Use the checkpoint's own tokenizer, or name "
                 f"the family yourself (--family {known.family}) if it is another model"
             )
-
-
-def _note(folder: Path) -> dict[str, Any]:
-    """What prmkit noted beside the model; nothing where there is no note."""
-    file = folder / NOTE_FILE
-    if not file.is_file():
-        return {}
-    try:
-        note: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is no JSON: {error}") from None
-    return note if isinstance(note, dict) else {}

@@ -173,6 +173,7 @@ def load_config(path: Path | str) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:
+        # Each architecture checks its own entries, and raises what it likes.
         raise CheckpointError(
             f"{path / 'config.json'} is no configuration that transformers reads: {error}"
         ) from None

@@ -178,6 +178,7 @@ def _differs(model: Any, ids: list[int], expected: torch.Tensor) -> str | None:
         alone = packed.run(model, [packed.Segment(ids)], keep=True)
         behind = packed.run(model, [packed.Segment(ids[::-1]), packed.Segment(ids)])
     except Exception as error:
+        # As above: the reason is told, whatever it is.
         return f"{type(error).__name__}: {error}"
     if len(alone.caches[0].keys) != model.config.num_hidden_layers:
         return "not all of its layers are attention that can be chosen"

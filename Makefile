@@ -52,6 +52,7 @@ format: $(READY)
 bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/results
 	$(BIN)/python benchmarks/embedded_world.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/evaluation.py
 
 docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py

@@ -1,9 +1,11 @@
-"""Is a scorer any good? Pools of scored solutions, measured from every side.
+"""Are scorers any good, and is one better than the other? Any benchmark, figures with intervals.
 
-    python recipes/4_evaluate.py [POOLS] [--which 0] [--aggregate min] [--report FILE]
+    python recipes/4_evaluate.py [BENCHMARK DATA] [--model FOLDER] [--problems N] [--report FILE]
 
-POOLS is a file of scored solutions whose correctness is known, such as `records.jsonl` of a
-quickstart; without one, the embedded PRM scores fresh samples of the embedded policy.
+BENCHMARK is one that ``prm evaluate`` lists and DATA a file or folder with its data as published;
+without them the embedded world makes its own cases. Two scorers are measured on the same cases:
+the model (by default the embedded PRM), and the log-ratio of the embedded policy to its base, which
+was never trained on steps. Their difference is paired: what is hard for both falls out.
 """
 
 from __future__ import annotations
@@ -11,71 +13,64 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prmkit import (
-    DiscriminativeScorer,
-    HFPolicy,
-    Record,
-    SamplingSettings,
-    read_records,
-    sample,
-    splitter,
-)
+from prmkit import ImplicitScorer, load_scorer
+from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
 from prmkit.embedded.build import WEIGHTS
-from prmkit.embedded.judge import true_labels
-from prmkit.embedded.quickstart import judge
-from prmkit.embedded.world import problems
-from prmkit.evaluation import PoolSettings, measure_pools
-from prmkit.report import Report, write_report
+from prmkit.evaluation.benchmarks import BENCHMARKS
+from prmkit.evaluation.cases import Benchmark, Case, group_numbers
+from prmkit.evaluation.judgements import Judgement
+from prmkit.evaluation.run import MeasureSettings, measure, statistics_of
+from prmkit.evaluation.statistics import Bootstrap
+from prmkit.evaluation.tables import interval, markdown, table_of
+from prmkit.report import write_evaluation
+from prmkit.scorers.base import Scorer
+
+SHOWN = ("first_error/f1", "f1", "steps/roc_auc", "solutions/within_problem_auc/min")
 
 
-def embedded_pools(n_problems: int, n_samples: int) -> list[list[Record]]:
-    policy, prm = HFPolicy(WEIGHTS / "policy"), DiscriminativeScorer(WEIGHTS / "prm")
-    settings = SamplingSettings(temperature=0.8, max_new_tokens=200)
-    items = list(problems("test", n_problems))
-    pools = sample(policy, items, n_samples, splitter("line"), judge, settings=settings)
-    return [
-        [
-            Record(trajectory=t, labels=true_labels(t), scores=(scores,))
-            for t, scores in zip(pool, prm.score(pool), strict=True)
-        ]
-        for pool in pools
-    ]
+def cases_of(options: argparse.Namespace) -> tuple[Benchmark, list[Case]]:
+    if options.benchmark is None:
+        world = EMBEDDED["embedded"]
+        assert world.make is not None
+        return world, world.make(options.problems)
+    known = BENCHMARKS[options.benchmark]
+    return known, known.read(options.data)
 
 
-def stored_pools(path: Path) -> list[list[Record]]:
-    by_problem: dict[str, list[Record]] = {}
-    for record in read_records(path):
-        by_problem.setdefault(record.trajectory.problem.id, []).append(record)
-    return list(by_problem.values())
+def judge(scorer: Scorer, cases: list[Case]) -> list[Judgement]:
+    return [Judgement(scored) for scored in scorer.score([c.record.trajectory for c in cases])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pools", nargs="?", type=Path)
-    parser.add_argument("--which", type=int, default=0, help="which of a record's scores")
-    parser.add_argument("--aggregate", default="min")
-    parser.add_argument("--problems", type=int, default=50)
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("benchmark", nargs="?", choices=sorted(BENCHMARKS))
+    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("--model", type=Path, default=WEIGHTS / "prm")
+    parser.add_argument("--problems", type=int, default=30)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    pools = (
-        stored_pools(options.pools)
-        if options.pools
-        else embedded_pools(options.problems, options.samples)
-    )
-    measured = measure_pools(pools, options.which, PoolSettings(aggregation=options.aggregate))
-    for name, value in {**measured.policy_metrics(), **measured.metrics()}.items():
-        print(f"{name:28} {value:8.4f}")
+    known, cases = cases_of(options)
+    judges = {
+        "model": judge(load_scorer(options.model), cases),
+        "log-ratio": judge(ImplicitScorer(WEIGHTS / "base", WEIGHTS / "policy"), cases),
+    }
+    settings = MeasureSettings()
+    evaluation = measure(known, cases, judges, settings)
+    print(markdown(table_of(evaluation)))
+    for name, model in evaluation.models.items():
+        print(f"{name}: {model.scored} cases scored, {model.unscored} not")
+        for key in (k for k in SHOWN if k in model.figures):
+            print(f"  {key:36} {interval(model.figures[key], 1, 3)}")
+
+    statistics = [statistics_of(known, cases, given, settings)[0] for given in judges.values()]
+    bootstrap = Bootstrap(int(group_numbers(cases).max()) + 1)
+    for key in (k for k in SHOWN if all(k in figures for figures in statistics)):
+        gap, p = bootstrap.difference(statistics[0][key], statistics[1][key])
+        told = "not defined" if p is None else f"{interval(gap, 1, 3)}, p = {p:.3f}"
+        print(f"model - log-ratio, {key}: {told}")
     if options.report:
-        write_report(
-            Report(
-                title="A scorer, measured",
-                pools=pools,
-                which=options.which,
-                aggregation=options.aggregate,
-                measured=measured,
-            ),
-            options.report,
+        write_evaluation(
+            evaluation, options.report, protocol=settings.protocol, settings=vars(options)
         )
 
 

@@ -6,9 +6,11 @@ mean or the minimum, Skywork's with the last step. So the way is always named, n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from prmkit.errors import InvalidRecord, NothingToMeasure, UnknownName
 from prmkit.records import StepScores
@@ -18,6 +20,8 @@ Aggregation = Literal["min", "product", "mean", "sum", "last", "max", "softmin"]
 SOFTMIN_TEMPERATURE = 0.1
 """The temperature of PURE, arXiv:2504.15275."""
 
+Floats = npt.NDArray[np.float64]
+
 
 def softmin(values: Sequence[float], temperature: float = SOFTMIN_TEMPERATURE) -> float:
     """Sum of v_i weighted by softmax(-v_i / T): near the minimum, but every step counts.
@@ -26,21 +30,52 @@ def softmin(values: Sequence[float], temperature: float = SOFTMIN_TEMPERATURE) -
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature!r}; it must be above 0")
-    lowest = min(values)
-    weights = [math.exp((lowest - value) / temperature) for value in values]
-    return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights)
+    flat, starts = np.asarray(values, dtype=np.float64), np.zeros(1, dtype=np.int64)
+    return float(_softmin(flat, starts, np.array([len(flat)]), temperature)[0])
 
 
-AGGREGATIONS: dict[Aggregation, Callable[[Sequence[float]], float]] = {
-    "min": min,
-    "product": math.prod,
-    "mean": lambda values: math.fsum(values) / len(values),
-    "sum": math.fsum,
-    "last": lambda values: values[-1],
-    "max": max,
-    "softmin": softmin,
+def _softmin(
+    flat: Floats,
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    temperature: float = SOFTMIN_TEMPERATURE,
+) -> Floats:
+    lowest = np.minimum.reduceat(flat, starts)
+    weights = np.exp((np.repeat(lowest, lengths) - flat) / temperature)
+    totals: Floats = np.add.reduceat(weights * flat, starts) / np.add.reduceat(weights, starts)
+    return totals
+
+
+AGGREGATIONS: dict[Aggregation, Callable[..., Floats]] = {
+    "min": lambda flat, starts, lengths: np.minimum.reduceat(flat, starts),
+    "product": lambda flat, starts, lengths: np.multiply.reduceat(flat, starts),
+    "mean": lambda flat, starts, lengths: np.add.reduceat(flat, starts) / lengths,
+    "sum": lambda flat, starts, lengths: np.add.reduceat(flat, starts),
+    "last": lambda flat, starts, lengths: flat[starts + lengths - 1],
+    "max": lambda flat, starts, lengths: np.maximum.reduceat(flat, starts),
+    "softmin": _softmin,
 }
-"""Every way, by name."""
+"""Every way, by name: of scores one after the other, with begin and length of each solution."""
+
+
+def aggregate_flat(flat: Floats, lengths: npt.NDArray[np.int64], how: Aggregation) -> Floats:
+    """One number for each of many solutions.
+
+    Args:
+        flat: [sum of S] the scores of all solutions, one after the other.
+        lengths: [N] the number of steps of each, 1 or more.
+        how: see `aggregate_scores`, which also says where a way makes no sense.
+
+    Returns:
+        [N].
+    """
+    if how not in AGGREGATIONS:
+        raise UnknownName("aggregation", how, get_args(Aggregation))
+    if lengths.sum() != len(flat) or (lengths < 1).any():
+        raise ValueError(f"{len(flat)} scores for solutions of {lengths.sum()} steps, 1 at least")
+    if not len(lengths):
+        return np.zeros(0)
+    return AGGREGATIONS[how](flat, np.cumsum(lengths) - lengths, lengths)
 
 
 def aggregate_scores(scores: StepScores, how: Aggregation) -> float:
@@ -76,4 +111,5 @@ def aggregate_scores(scores: StepScores, how: Aggregation) -> float:
                 f"a product needs scores in [0, 1], and one is {outside!r}; "
                 "use mean, min, last or sum"
             )
-    return float(AGGREGATIONS[how](scores.values))
+    values = np.asarray(scores.values, dtype=np.float64)
+    return float(aggregate_flat(values, np.array([len(values)]), how)[0])

@@ -1,7 +1,7 @@
 """The laws of prmkit's interfaces, as functions that anyone can put into their own tests.
 
-Each law is a function of its own; `SCORER_LAWS` and `POLICY_LAWS` list them, so that a test can
-give each an id. `check_scorer` and `check_policy` run them all.
+Each law is a function of its own; `SCORER_LAWS`, `POLICY_LAWS` and `BENCHMARK_LAWS` list them, so
+that a test can give each an id. `check_scorer`, `check_policy` and `check_benchmark` run them all.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 
+from prmkit.errors import NothingToMeasure
+from prmkit.evaluation.cases import Benchmark, Case, check_content, constant_scores
+from prmkit.evaluation.judgements import Judgement
+from prmkit.evaluation.run import MeasureSettings, measure
 from prmkit.policies.base import Policy, SamplingSettings
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import PrefixScorer, Scorer
 from prmkit.tiny_checkpoints import tiny_checkpoint
 
 __all__ = [
+    "BENCHMARK_LAWS",
     "POLICY_LAWS",
     "SCORER_LAWS",
     "UGLY_TEXTS",
     "LawBroken",
+    "check_benchmark",
     "check_policy",
     "check_scorer",
     "tiny_checkpoint",
@@ -284,3 +290,113 @@ def check_policy(policy: Policy) -> None:
     """Run every law of `Policy`; raises `LawBroken` on the first that fails."""
     for law in POLICY_LAWS:
         law(policy)
+
+
+_PLAIN = MeasureSettings(resamples=0)
+
+
+def _values(
+    benchmark: Benchmark, cases: Sequence[Case], judgements: Sequence[Judgement]
+) -> dict[str, float | None]:
+    figures = measure(benchmark, cases, {"judge": judgements}, _PLAIN).models["judge"].figures
+    return {name: estimate.value for name, estimate in figures.items()}
+
+
+def cases_are_whole(benchmark: Benchmark, cases: Sequence[Case]) -> None:
+    """Ids are unique, and every case has steps and a truth."""
+    _expect(bool(cases), "there are cases", benchmark.name)
+    ids = [case.id for case in cases]
+    _expect(len(set(ids)) == len(ids), "unique ids", f"{len(ids)} cases, {len(set(ids))} ids")
+    for case in cases:
+        known = case.record.labels is not None or case.record.trajectory.correct is not None
+        _expect(known, "a case has a truth", case.id)
+
+
+def gold_is_perfect(benchmark: Benchmark, cases: Sequence[Case]) -> None:
+    """A judge that is always right gets 1."""
+    values = _values(benchmark, cases, [benchmark.right_judgement(case) for case in cases])
+    for name in benchmark.perfect or (benchmark.headline,):
+        if values.get(name) is not None:
+            _expect(values[name] == 1, "gold is perfect", f"{name} is {values[name]!r}")
+    told = [name for name in benchmark.perfect or (benchmark.headline,) if name in values]
+    _expect(bool(told), "gold is perfect", "none of the figures that should be 1 is given")
+
+
+def constant_gets_the_floor(benchmark: Benchmark, cases: Sequence[Case]) -> None:
+    """A judge that gives every step the same high score gets what is known of it."""
+    values = _values(benchmark, cases, [constant_scores(case, 1.0) for case in cases])
+    whole = not check_content(benchmark, cases)
+    floor = {**benchmark.floor, **(benchmark.published_floor if whole else {})}
+    for name, expected in floor.items():
+        value = values.get(name)
+        if value is not None:
+            _expect(
+                abs(value - expected) < 5e-4, "the floor", f"{name} is {value!r}, not {expected}"
+            )
+
+
+def order_does_not_matter(benchmark: Benchmark, cases: Sequence[Case]) -> None:
+    """The cases may come in any order."""
+    judgements = [
+        constant_scores(case, 0.2 + 0.6 * (sum(map(ord, case.id)) % 7) / 7) for case in cases
+    ]
+    forwards = _values(benchmark, cases, judgements)
+    backwards = _values(benchmark, cases[::-1], judgements[::-1])
+    for name, value in forwards.items():
+        other = backwards.get(name)
+        # Votes between one sample and all are drawn: a problem's draws depend on its place.
+        if name.startswith(("weighted_vote_", "majority_", "tuned/", "optimum/")):
+            continue
+        same = value == other or (
+            value is not None and other is not None and abs(value - other) < 1e-9
+        )
+        _expect(same, "order does not matter", f"{name}: {value!r} forwards, {other!r} backwards")
+
+
+def unscored_is_counted(benchmark: Benchmark, cases: Sequence[Case]) -> None:
+    """A case that is not scored is counted, and figures of nothing are an error."""
+    nothing = Judgement(Unscored(reason="a test"))
+    judgements = [constant_scores(case, 1.0) for case in cases]
+    judgements[0] = nothing
+    if len(cases) > 1:
+        model = measure(benchmark, cases, {"judge": judgements}, _PLAIN).models["judge"]
+        _expect(
+            (model.scored, model.unscored) == (len(cases) - 1, 1),
+            "what is not scored is counted",
+            f"{model.scored} scored, {model.unscored} not",
+        )
+    try:
+        measure(benchmark, cases, {"judge": [nothing] * len(cases)}, _PLAIN)
+    except NothingToMeasure:
+        return
+    _expect(False, "figures of nothing are an error", "nothing was scored, and that passed")
+
+
+BenchmarkLaw = Callable[[Benchmark, Sequence[Case]], None]
+BENCHMARK_LAWS: tuple[BenchmarkLaw, ...] = (
+    cases_are_whole,
+    gold_is_perfect,
+    constant_gets_the_floor,
+    order_does_not_matter,
+    unscored_is_counted,
+)
+
+
+def check_benchmark(
+    benchmark: Benchmark, cases: Sequence[Case], *, published: bool = False
+) -> None:
+    """Run every law of `Benchmark` on its cases, without a model.
+
+    Args:
+        benchmark: which.
+        cases: of it, such as ``benchmark.read(path)`` gives.
+        published: whether they are the published data, whose counts and digest must then match.
+
+    Raises:
+        LawBroken: on the first law that fails.
+    """
+    for law in BENCHMARK_LAWS:
+        law(benchmark, cases)
+    if published:
+        differences = check_content(benchmark, cases)
+        _expect(not differences, "the published data", "; ".join(differences))

@@ -5,19 +5,30 @@ import json
 from collections import defaultdict
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prmkit.aggregate import aggregate_scores
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation import (
-    VoteSettings,
+    Draws,
     best_of_n,
     majority_at_n,
     pass_at_n,
     weighted_vote_at_n,
 )
+from prmkit.evaluation.best_of_n import best_of_n_curves, picks_along
+from prmkit.evaluation.pool_table import (
+    PickSettings,
+    Samples,
+    samples_of,
+    trial_spread,
+    without_scores,
+)
 from prmkit.evaluation.ranking import roc_auc
+from prmkit.records import Problem, Record, StepScores, Trajectory
 
 
 @st.composite
@@ -82,7 +93,7 @@ def test_votes_over_subsets_come_near_the_mean_over_all(pool):
         plain_vote(*([column[i] for i in subset] for column in (answers, weights, correct)))
         for subset in combinations(range(len(answers)), n)
     ]
-    drawn = weighted_vote_at_n(answers, weights, correct, n, VoteSettings(draws=4000))
+    drawn = weighted_vote_at_n(answers, weights, correct, n, Draws(draws=4000))
     # Four standard errors of 4,000 draws of a number in [0, 1].
     assert drawn == pytest.approx(sum(exact) / len(exact), abs=0.032)
 
@@ -146,7 +157,8 @@ def gsm8k_pool(shared_data):
 
 
 def test_published_figures_of_real_scores(gsm8k_pool):
-    from prmkit.aggregate import AGGREGATIONS
+    def aggregated(steps, how):
+        return aggregate_scores(StepScores(values=steps, semantics="value", model="m"), how)
 
     correct = [[c["is_correct"] for c in candidates] for candidates, _ in gsm8k_pool]
     assert sum(sum(c) / 32 for c in correct) / 500 == pytest.approx(0.9206, abs=5e-5)
@@ -157,7 +169,7 @@ def test_published_figures_of_real_scores(gsm8k_pool):
     assert sum(votes) / 500 == pytest.approx(0.942, abs=0.002)
     for (model, how), (at_8, at_32) in GSM8K.items():
         scores = [
-            [AGGREGATIONS[how](steps) for steps in by_model[model]] for _, by_model in gsm8k_pool
+            [aggregated(steps, how) for steps in by_model[model]] for _, by_model in gsm8k_pool
         ]
         for n, expected in ((8, at_8), (32, at_32)):
             picked = [best_of_n(s, c, n) for s, c in zip(scores, correct, strict=True)]
@@ -167,3 +179,63 @@ def test_published_figures_of_real_scores(gsm8k_pool):
                 [s for row in scores for s in row], [c for row in correct for c in row]
             )
             assert pooled == pytest.approx(AUC[model, how], abs=5.1e-4)
+
+
+def highest(scores, some, ties):
+    """The best scored of some samples: all that are equal, or the first of them."""
+    best = [i for i in some if scores[i] == max(scores[j] for j in some)]
+    return best if ties == "share" else best[:1]
+
+
+@pytest.mark.parametrize("ties", ["share", "first"])
+@given(pools())
+def test_ties_are_shared_or_go_to_the_first_as_told(ties, pool):
+    _, scores, correct, n = pool
+    values, right = np.array(scores), np.array(correct)
+    exact = best_of_n_curves(values[None], right[None], ties)[0, n - 1]
+    assert exact == pytest.approx(every_pick(correct, n, lambda s: highest(scores, s, ties)))
+    order = np.random.default_rng(n).permutation(len(scores))
+    along = picks_along(values, right, order[None], ties)[0]
+    for k in range(len(scores)):
+        hits = [correct[i] for i in highest(scores, order[: k + 1].tolist(), ties)]
+        assert along[k] == pytest.approx(sum(hits) / len(hits))
+
+
+def test_the_shuffled_protocol_of_prm800k():
+    rng = np.random.default_rng(0)
+    n_problems, n = 30, 6
+    correct = rng.random((n_problems, n)) < 0.5
+    groups = np.where(rng.random((n_problems, n)) < 0.2, -1, 0)
+    scores = rng.random((n_problems, n))
+    samples = Samples([str(p) for p in range(n_problems)], correct, groups, groups > -2)
+    settings = PickSettings(sampling="shuffled", draws=Draws(draws=3000))
+    mean, sd = trial_spread(samples, scores, settings)
+    # What has no answer cannot be picked: it is dropped after the draw, and nothing left is wrong.
+    usable = np.where(groups >= 0, scores, -np.inf)
+    expected = [
+        np.mean([best_of_n(usable[p], correct[p] & (groups[p] >= 0), k) for p in range(n_problems)])
+        for k in range(1, n + 1)
+    ]
+    assert mean == pytest.approx(expected, abs=0.01)
+    assert sd[-1] == pytest.approx(0, abs=1e-12)
+    # One of one: the variance of a mean of independent draws.
+    p = (correct & (groups >= 0)).mean(axis=1)
+    assert sd[0] == pytest.approx((p * (1 - p)).sum() ** 0.5 / n_problems, rel=0.1)
+
+
+def test_problems_may_have_fewer_samples_than_others():
+    """Those that are missing are wrong, and have neither score nor answer."""
+
+    def record(name, right):
+        return Record(
+            trajectory=Trajectory(
+                problem=Problem(id=name, prompt="q"), answer="1" if right else "2", correct=right
+            )
+        )
+
+    samples = samples_of([[record("a", True)], [record("b", True), record("b", False)]])
+    assert samples.there.tolist() == [[True, False], [True, True]]
+    assert samples.groups.tolist() == [[0, -1], [0, 1]]
+    oracle, majority = without_scores(samples, PickSettings())
+    assert oracle.tolist() == [[0.5, 1], [0.5, 1]]
+    assert majority.tolist() == [[0.5, 1], [0.5, 0.5]]

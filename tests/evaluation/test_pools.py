@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from prmkit.aggregate import aggregate_scores
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation import (
+    Draws,
     PoolSettings,
     best_of_n,
     majority_at_n,
@@ -62,7 +63,8 @@ def mean(values):
 
 @given(pools(), st.sampled_from(["min", "mean", "last"]))
 def test_figures_are_those_of_the_single_measures(some, how):
-    measured = measure_pools(some, 0, PoolSettings(aggregation=how))
+    draws = Draws(draws=2000)
+    measured = measure_pools(some, 0, PoolSettings(aggregation=how, votes=draws))
     columns = []
     for pool in some:
         picks = [
@@ -84,11 +86,13 @@ def test_figures_are_those_of_the_single_measures(some, how):
     for k, n in enumerate(curves.n):
         assert curves.oracle[k] == pytest.approx(mean(pass_at_n(c, n) for *_, c in columns))
         assert curves.best[k] == pytest.approx(mean(best_of_n(p, c, n) for p, _, _, c in columns))
+        # Four standard errors of 2,000 draws of a number in [0, 1], twice; N = 1 and n are exact.
+        near = 0.064 if 1 < n < 4 else 1e-9
         assert curves.majority[k] == pytest.approx(
-            mean(majority_at_n(a, c, n) for _, _, a, c in columns)
+            mean(majority_at_n(a, c, n, draws) for _, _, a, c in columns), abs=near
         )
         assert curves.weighted[k] == pytest.approx(
-            mean(weighted_vote_at_n(a, w, c, n) for _, w, a, c in columns)
+            mean(weighted_vote_at_n(a, w, c, n, draws) for _, w, a, c in columns), abs=near
         )
     flat = [r for pool in some for r in pool]
     unscored = sum(isinstance(r.scores[0], Unscored) for r in flat)

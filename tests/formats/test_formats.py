@@ -95,6 +95,39 @@ ROWS = {
         ]
     },
     "bon_pool": {"problem_id": "p", "candidates": []},
+    "qwen_math": {
+        "idx": 3,
+        "question": "1+1?",
+        "gt_cot": "2",
+        "gt": "2",
+        "code": ["It is 2.", "It is 3."],
+        "pred": ["2", ""],
+        "report": [None, None],
+        "score": [True, False],
+        "pred_score": [[1.5], [-0.25]],
+    },
+    "rprm_pool": {
+        "id": 0,
+        "question": "1+1?",
+        "steps": [["Add.", "It is 2."], ["It is 3."]],
+        "labels": [True, False],
+    },
+    "search_and_learn": {
+        "problem": "1+1?",
+        "solution": "2",
+        "answer": "2",
+        "unique_id": "test/1.json",
+        "completions": ["Add.\n\nIt is \\boxed{2}.", "It is 3."],
+        "scores": [[0.5, 0.75], [0.25, 0.5, 0.125]],
+        "pred": "\\boxed{2}",
+    },
+    "prm800k_samples": {
+        "problem": "1+1?",
+        "answer": "2",
+        "prm_score": 0.75,
+        "orm_score": 0.5,
+        "is_correct": True,
+    },
 }
 GOOD = json.dumps(ROWS["stepwise"]).encode()
 WRITABLE = [name for name, found in FORMATS.items() if found.write]
@@ -461,3 +494,83 @@ def test_a_chat_that_would_read_its_question_as_the_solution_is_not_written(tmp_
     (again,) = read_records(path, "openai_chat")
     assert texts(again) == ["7"]
     assert again.trajectory.problem.messages == problem.messages
+
+
+def test_pools_of_samples_with_their_scores(tmp_path):
+    def read(name):
+        return list(read_records(put(tmp_path / f"{name}.jsonl", [ROWS[name]])))
+
+    right, wrong = read("qwen_math")
+    assert (right.trajectory.problem.id, right.trajectory.answer) == ("3", "2")
+    assert (wrong.trajectory.answer, wrong.trajectory.correct) == (None, False)
+    assert wrong.scores[0].values == (-0.25,)
+    right, wrong = read("rprm_pool")
+    assert texts(right) == ["Add.", "It is 2."]
+    assert [r.trajectory.correct for r in (right, wrong)] == [True, False]
+    first, second = read("search_and_learn")
+    assert texts(first) == ["Add.", "It is \\boxed{2}."]
+    assert first.scores[0].values == (0.5, 0.75)
+    assert first.trajectory.correct is None
+    # Cut elsewhere than between blank lines: the last score is of the whole.
+    assert (texts(second), second.scores[0].values) == (["It is 3."], (0.125,))
+    (sample,) = read("prm800k_samples")
+    assert {s.model: s.values for s in sample.scores} == {"prm_score": (0.75,), "orm_score": (0.5,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("qwen_math", {"pred": ["2"]}, "2 in 'code', 1 in 'pred'"),
+        ("qwen_math", {"pred_score": [["x"], [1]]}, "item 0 of 'pred_score'"),
+        ("qwen_math", {"score": [1, "no"]}, "expected true or false"),
+        ("rprm_pool", {"labels": [True]}, "2 in 'steps', 1 in 'labels'"),
+        ("rprm_pool", {"steps": [["a"], [1]]}, "solution 1 of 'steps'"),
+        ("search_and_learn", {"scores": [[0.1]]}, "2 in 'completions', 1 in 'scores'"),
+        ("search_and_learn", {"scores": [[0.1], ["x"]]}, "item 1 of 'scores'"),
+        ("bon_pool", {"candidates": [3]}, "a candidate is 3"),
+    ],
+)
+def test_bad_pools(tmp_path, name, change, told):
+    if name == "bon_pool":
+        path = tmp_path / "x_candidates.jsonl"
+        put(tmp_path / "x_problems.jsonl", [{"problem_id": "p", "question": "q"}])
+    else:
+        path = tmp_path / "a.jsonl"
+    put(path, [{**ROWS[name], **change}])
+    with pytest.raises(FormatError, match=f":1: .*{told}"):
+        list(read_records(path, name))
+
+
+def test_lists_and_objects_over_several_lines(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("\n  " + json.dumps(ROWS["stepwise"], indent=2))
+    assert texts(only(path)) == ["Add.", "It is 3."]
+    for text, told in (
+        ("[{} {}]", r"after item 1 of the list comes '\{\}"),
+        ("[{}] x", "after the list comes 'x'"),
+    ):
+        path.write_text(text.replace("{}", json.dumps(ROWS["stepwise"])))
+        with pytest.raises(
+            FormatError, match=told if "list comes 'x'" in told else "expected a comma"
+        ):
+            list(read_records(path, "stepwise"))
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('question,answer\n"a, b","one\ntwo\n#### 2"\n')
+    assert only(path).trajectory.problem.text == "a, b"
+    path.write_text("question,answer\na,b,c\n")
+    with pytest.raises(FormatError, match=r"a\.csv:2: a row has more or fewer cells than the 2"):
+        list(read_records(path, "gsm8k"))
+
+
+def test_damaged_gzip_is_told(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(GOOD * 500)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(FormatError):
+        list(read_records(path, "stepwise"))

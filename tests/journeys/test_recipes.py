@@ -13,14 +13,14 @@ SMALL = {
     "1_score.py": [],
     "2_label.py": ["out", "--problems", "2", "--rollouts", "2"],
     "3_train.py": ["out", "--solutions", "64"],
-    "4_evaluate.py": ["--problems", "4", "--samples", "4", "--report", "report.html"],
+    "4_evaluate.py": ["--problems", "3", "--report", "report.html"],
     "5_judges.py": ["--problems", "4", "--samples", "4"],
 }
 PRINTS = {
     "1_score.py": "<- first suspected error",
     "2_label.py": "4 solutions in out/labelled.jsonl",
     "3_train.py": "64 solutions",
-    "4_evaluate.py": "within_problem_auc",
+    "4_evaluate.py": "model - log-ratio, first_error/f1",
     "5_judges.py": "prm and log-ratio, fitted",
 }
 

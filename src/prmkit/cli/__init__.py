@@ -25,6 +25,8 @@ app = App(
 for _name, _help in {
     "quickstart": "The whole road in the embedded world: sample, label, train, score, report.",
     "score": "Score the steps of solutions, and mark the first suspected error.",
+    "evaluate": "Measure a model, or scores that are there, on a benchmark.",
+    "compare": "Set evaluations side by side, with paired differences and tests.",
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by Monte Carlo rollouts.",
     "train": "Train a discriminative PRM on labelled steps.",

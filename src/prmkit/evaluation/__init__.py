@@ -1,7 +1,7 @@
 """Is the judge right? Measures, pure; each is for plain numbers and says how many they were."""
 
 from prmkit.evaluation.best_of_n import (
-    VoteSettings,
+    Draws,
     best_of_n,
     majority_at_n,
     pass_at_n,
@@ -11,17 +11,17 @@ from prmkit.evaluation.bootstrap import Interval, paired_bootstrap
 from prmkit.evaluation.calibration import Bin, Calibration, calibration
 from prmkit.evaluation.first_error import FirstErrorScore, predicted_first_error, processbench_f1
 from prmkit.evaluation.pools import Curves, Measured, PoolSettings, measure_pools
-from prmkit.evaluation.ranking import WithinGroups, roc_auc, within_group_auc
+from prmkit.evaluation.ranking import WithinGroups, pr_auc, roc_auc, within_group_auc
 
 __all__ = [
     "Bin",
     "Calibration",
     "Curves",
+    "Draws",
     "FirstErrorScore",
     "Interval",
     "Measured",
     "PoolSettings",
-    "VoteSettings",
     "WithinGroups",
     "best_of_n",
     "calibration",
@@ -29,6 +29,7 @@ __all__ = [
     "measure_pools",
     "paired_bootstrap",
     "pass_at_n",
+    "pr_auc",
     "predicted_first_error",
     "processbench_f1",
     "roc_auc",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from prmkit.errors import NothingToMeasure
 
@@ -79,3 +80,50 @@ def calibration(scores: Sequence[float], labels: Sequence[bool], n_bins: int = 1
             gaps += n * abs(mean - share)
     brier = float(((values - right) ** 2).mean())
     return Calibration(gaps / len(values), brier, tuple(bins))
+
+
+Floats = npt.NDArray[np.float64]
+
+
+def calibration_sums(
+    scores: Floats,
+    right: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    n_groups: int,
+    n_bins: int = 10,
+) -> tuple[Floats, Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+    """What `calibration` sums, by group of items, so that a bootstrap can weight the groups.
+
+    Args:
+        scores: [n] in [0, 1].
+        right: [n].
+        groups: [n] the group of each item, below G.
+        n_groups: G.
+        n_bins: bins of equal width.
+
+    Returns:
+        [G, 3 bins + 1] sums; and how [B, 3 bins + 1] weighted sums become the expected error and
+        the Brier score.
+    """
+    which = np.minimum((scores * n_bins).astype(np.int64), n_bins - 1)
+    cell = groups * n_bins + which
+    size = n_groups * n_bins
+    columns = [
+        np.bincount(cell, weights=weights, minlength=size).reshape(n_groups, n_bins)
+        for weights in (np.ones(len(scores)), scores, right.astype(np.float64))
+    ]
+    squares = np.bincount(groups, weights=(scores - right) ** 2, minlength=n_groups)
+    sums = np.concatenate([*columns, squares[:, None]], axis=1)
+
+    def expected(weighted: Floats) -> Floats:
+        n, total, hits = np.split(weighted[:, :-1], 3, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error: Floats = np.abs(total - hits).sum(axis=1) / n.sum(axis=1)
+        return error
+
+    def brier(weighted: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            score: Floats = weighted[:, -1] / weighted[:, :n_bins].sum(axis=1)
+        return score
+
+    return sums, expected, brier

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.errors import NothingToMeasure
-from prmkit.evaluation.best_of_n import (
-    VoteSettings,
-    best_of_n,
-    majority_at_n,
-    pass_at_n,
-    weighted_vote_at_n,
-)
+from prmkit.evaluation.best_of_n import Draws
 from prmkit.evaluation.bootstrap import Interval, paired_bootstrap
 from prmkit.evaluation.calibration import Calibration, calibration
 from prmkit.evaluation.first_error import FirstErrorScore, processbench_f1
+from prmkit.evaluation.pool_table import (
+    PickSettings,
+    Samples,
+    aggregated,
+    pick_table,
+    samples_of,
+    shown_numbers,
+    without_scores,
+)
 from prmkit.evaluation.ranking import WithinGroups, roc_auc, within_group_auc
 from prmkit.records import Record, Scored, StepScores, Unscored
 
@@ -38,7 +42,7 @@ class PoolSettings:
 
     aggregation: Aggregation = "min"
     threshold: float = 0.5
-    votes: VoteSettings = field(default_factory=VoteSettings)
+    votes: Draws = field(default_factory=Draws)
 
 
 class Curves(NamedTuple):
@@ -117,15 +121,6 @@ class Measured(NamedTuple):
         }
 
 
-class _Columns(NamedTuple):
-    """One problem's samples as columns."""
-
-    picks: list[float]
-    weights: list[float]
-    answers: list[str | None]
-    correct: list[bool]
-
-
 def measure_pools(pools: Sequence[Pool], which: int, settings: PoolSettings) -> Measured:
     """Measure the scores number `which` of all samples.
 
@@ -146,16 +141,17 @@ def measure_pools(pools: Sequence[Pool], which: int, settings: PoolSettings) -> 
         raise NothingToMeasure(
             f"problems have {min(sizes)} to {max(sizes)} samples; curves need as many of each"
         )
-    columns = [_columns(pool, which, settings.aggregation) for pool in pools]
-    curves, margin = _curves(columns, settings.votes)
+    picks = PickSettings(answers="text", draws=settings.votes)
+    samples = samples_of(pools, picks.answers)
+    by_pool = [[record.scores[which] for record in pool] for pool in pools]
     flat = [record for pool in pools for record in pool]
-    scored = [record.scores[which] for record in flat]
-    finite = [
-        (pick, right, group)
-        for group, column in enumerate(columns)
-        for pick, right in zip(column.picks, column.correct, strict=True)
-        if math.isfinite(pick)
-    ]
+    scored = [s for of_problem in by_pool for s in of_problem]
+    _check(scored, settings.aggregation)
+    curves, margin = _curves(samples, by_pool, picks, settings.aggregation)
+    overall = aggregated(by_pool, [settings.aggregation], sizes.copy().pop())[settings.aggregation]
+    there = np.isfinite(overall)
+    group = np.broadcast_to(np.arange(len(pools))[:, None], overall.shape)
+    finite = (overall[there].tolist(), samples.correct[there].tolist(), group[there].tolist())
     steps = _steps(flat, which)
     step_scores, step_right = [s for s, _ in steps], [right for _, right in steps]
     probabilities = all(
@@ -166,72 +162,42 @@ def measure_pools(pools: Sequence[Pool], which: int, settings: PoolSettings) -> 
         margin=margin,
         first_error=_first_error(flat, scored, settings.threshold),
         step_auc=_or_none(roc_auc, step_scores, step_right),
-        solution_auc=_or_none(roc_auc, [p for p, _, _ in finite], [r for _, r, _ in finite]),
-        within_problem=_or_none(within_group_auc, *zip(*finite, strict=True)) if finite else None,
+        solution_auc=_or_none(roc_auc, *finite[:2]),
+        within_problem=_or_none(within_group_auc, *finite),
         calibration=calibration(step_scores, step_right) if steps and probabilities else None,
         n_problems=len(pools),
         n_samples=sizes.pop(),
-        n_unscored=sum(not math.isfinite(p) for c in columns for p in c.picks),
+        n_unscored=int((~there).sum()),
     )
 
 
-def _columns(pool: Pool, which: int, how: Aggregation) -> _Columns:
-    picks = [_pick(record.scores[which], how) for record in pool]
-    missing = [r.trajectory.problem.id for r in pool if r.trajectory.correct is None]
-    if missing:
-        raise NothingToMeasure(
-            f"it is not known whether the solutions of problem {missing[0]!r} are right; compare "
-            "their answers with the reference first"
-        )
-    return _Columns(
-        picks,
-        _weights(pool, which, picks),
-        [record.trajectory.answer for record in pool],
-        [bool(record.trajectory.correct) for record in pool],
-    )
+def _check(scored: Sequence[Scored], how: Aggregation) -> None:
+    """Refuse an aggregation that makes no sense for these scores."""
+    for one in scored:
+        if isinstance(one, StepScores) and one.values:
+            aggregate_scores(one, how)
 
 
-def _pick(scored: Scored, how: Aggregation) -> float:
-    if isinstance(scored, Unscored) or not scored.values:
-        return -math.inf
-    return aggregate_scores(scored, how)
-
-
-def _weights(pool: Pool, which: int, picks: Sequence[float]) -> list[float]:
-    """Weights of votes: scores that are probabilities as they are; others by exp(s - max s).
-
-    For the sum of log-ratios that is the ratio of likelihoods itself.
-    """
-    probabilities = all(
-        isinstance(scored, Unscored) or scored.semantics in ("correctness", "value")
-        for scored in (record.scores[which] for record in pool)
-    )
-    if probabilities:
-        return [max(pick, 0.0) if math.isfinite(pick) else 0.0 for pick in picks]
-    highest = max(picks)
-    return [math.exp(pick - highest) if math.isfinite(pick) else 0.0 for pick in picks]
-
-
-def _curves(columns: Sequence[_Columns], votes: VoteSettings) -> tuple[Curves, Interval]:
-    total = len(columns[0].picks)
-    numbers = [n for n in (2**k for k in range(total.bit_length())) if n < total] + [total]
-    by_method: dict[str, list[list[float]]] = {
-        "oracle": [[pass_at_n(c.correct, n) for c in columns] for n in numbers],
-        "best": [[best_of_n(c.picks, c.correct, n) for c in columns] for n in numbers],
-        "weighted": [
-            [weighted_vote_at_n(c.answers, c.weights, c.correct, n, votes) for c in columns]
-            for n in numbers
-        ],
-        "majority": [
-            [majority_at_n(c.answers, c.correct, n, votes) for c in columns] for n in numbers
-        ],
+def _curves(
+    samples: Samples, scored: Sequence[Sequence[Scored]], picks: PickSettings, how: Aggregation
+) -> tuple[Curves, Interval]:
+    oracle, majority = without_scores(samples, picks)
+    table = pick_table(samples, scored, picks, [how])
+    by_method = {
+        "oracle": oracle,
+        "best": table.best[how],
+        "weighted": table.weighted[how],
+        "majority": majority,
     }
+    numbers = shown_numbers(oracle.shape[1])
     means = {
-        method: tuple(math.fsum(values) / len(values) for values in rows)
-        for method, rows in by_method.items()
+        method: tuple(float(values[:, n - 1].mean()) for n in numbers)
+        for method, values in by_method.items()
     }
     better = "best" if means["best"][-1] >= means["weighted"][-1] else "weighted"
-    margin = paired_bootstrap(by_method[better][-1], by_method["majority"][-1], seed=votes.seed)
+    margin = paired_bootstrap(
+        by_method[better][:, -1].tolist(), majority[:, -1].tolist(), seed=picks.draws.seed
+    )
     return Curves(tuple(numbers), **means), margin
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from prmkit.errors import NothingToMeasure
 
 
-def _wins(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> tuple[float, int]:
+def wins(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> tuple[float, int]:
     """Pairs of a right and a wrong one in which the right one is above (ties half), of how many."""
     n_right = int(labels.sum())
     n_pairs = n_right * (len(labels) - n_right)
@@ -43,12 +43,30 @@ def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     Raises:
         NothingToMeasure: if all are right, or all are wrong.
     """
-    won, pairs = _wins(*_arrays(scores, labels))
+    won, pairs = wins(*_arrays(scores, labels))
     if not pairs:
         raise NothingToMeasure(
             f"an AUC needs right and wrong ones; all of the {len(labels)} are alike"
         )
     return won / pairs
+
+
+def pr_auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """Average precision: the mean, over right ones, of the share of right ones at or above each.
+
+    Equal scores count as one place. Precision is over all items, so the figure depends on how
+    many are right: where that is the larger part it says little.
+
+    Raises:
+        NothingToMeasure: if none is right.
+    """
+    values, right = _arrays(scores, labels)
+    if not right.any():
+        raise NothingToMeasure(f"average precision needs right ones; none of {len(labels)} is")
+    _, place, counts = np.unique(-values, return_inverse=True, return_counts=True)
+    hits = np.bincount(place, weights=right)
+    precision = np.cumsum(hits) / np.cumsum(counts)
+    return float((hits * precision).sum() / hits.sum())
 
 
 class WithinGroups(NamedTuple):
@@ -86,7 +104,7 @@ def within_group_auc(
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    parts = [_wins(values[where], right[where]) for where in members.values()]
+    parts = [wins(values[where], right[where]) for where in members.values()]
     n_pairs = sum(pairs for _, pairs in parts)
     if not n_pairs:
         raise NothingToMeasure(

@@ -3,6 +3,9 @@
 ``X_candidates.jsonl[.gz]`` holds the steps; ``X_problems.jsonl[.gz]`` the questions; and
 ``X_step_scores.jsonl[.gz]``, where it is there, the scores of any number of models.
 
+Where a chat prompt was cut into steps before the first one, ``n_prompt_steps`` of a candidate says
+how many; they are dropped from its steps and from its scores.
+
 Source: StrictPRMBench's pools as regraded, see the LICENSE.txt of the data.
 """
 
@@ -25,7 +28,6 @@ def _matches(row: Mapping[str, Any]) -> bool:
     return has(row, problem_id=str, candidates=list)
 
 
-@lru_cache(maxsize=4)
 def _beside(path: Path, part: str) -> dict[str, dict[str, Any]] | None:
     """The rows of a file beside the candidates by problem, or None where there is none."""
     if _PART not in path.name:
@@ -34,13 +36,26 @@ def _beside(path: Path, part: str) -> dict[str, dict[str, Any]] | None:
     for suffix in ("jsonl", "jsonl.gz"):
         file = path.with_name(f"{stem}_{part}.{suffix}")
         if file.is_file():
-            rows = {}
-            for row in read_rows(file):
-                if isinstance(row, FormatError):
-                    raise row
-                rows[need(row.data, "problem_id", str)] = row.data
-            return rows
+            return _by_problem(file, file.stat().st_mtime_ns)
     return None
+
+
+@lru_cache(maxsize=4)
+def _by_problem(file: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """The rows of a file by problem, read once as long as it is not changed."""
+    del changed
+    rows: dict[str, dict[str, Any]] = {}
+    for row in read_rows(file):
+        if isinstance(row, FormatError):
+            raise row
+        try:
+            key = need(row.data, "problem_id", str)
+            if key in rows:
+                raise FormatError(f"the problem {key!r} is there twice")
+        except FormatError as error:
+            raise FormatError(error.message, file, row.number) from None
+        rows[key] = row.data
+    return rows
 
 
 def _read(row: Row, settings: ReadSettings) -> list[Record]:
@@ -61,6 +76,10 @@ def _read(row: Row, settings: ReadSettings) -> list[Record]:
     by_model = need((scores or {}).get(key, {"scores": {}}), "scores", dict)
     candidates = need(row.data, "candidates", list)
     for model, given in by_model.items():
+        if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+            raise FormatError(
+                f"the scores by {model!r} of {key!r} are {given!r:.60}; expected lists"
+            )
         if len(given) != len(candidates):
             raise FormatError(
                 f"{model} scores {len(given)} of {len(candidates)} candidates of {key!r}"
@@ -72,9 +91,21 @@ def _read(row: Row, settings: ReadSettings) -> list[Record]:
 
 
 def _record(problem: Problem, candidate: Any, scores: dict[str, list[float]]) -> Record:
+    if not isinstance(candidate, dict):
+        raise FormatError(f"a candidate is {candidate!r:.60}; expected an object with 'steps'")
+    texts = need_texts(candidate, "steps")
+    skipped = candidate.get("n_prompt_steps") or 0
+    if not isinstance(skipped, int) or not 0 <= skipped <= len(texts):
+        raise FormatError(f"'n_prompt_steps' is {skipped!r}, of {len(texts)} steps")
+    for model, values in scores.items():
+        if len(values) != len(texts):
+            raise FormatError(
+                f"{len(values)} scores by {model!r} for a candidate of {problem.id!r} with "
+                f"{len(texts)} steps"
+            )
     trajectory = Trajectory(
         problem=problem,
-        steps=tuple(Step(text=text) for text in need_texts(candidate, "steps")),
+        steps=tuple(Step(text=text) for text in texts[skipped:]),
         separator="\n\n",
         finish="eos",
         answer=candidate.get("answer"),
@@ -83,7 +114,7 @@ def _record(problem: Problem, candidate: Any, scores: dict[str, list[float]]) ->
     return Record(
         trajectory=trajectory,
         scores=tuple(
-            StepScores(values=tuple(values), semantics="value", model=model)
+            StepScores(values=tuple(values[skipped:]), semantics="value", model=model)
             for model, values in scores.items()
         ),
         meta=extras(candidate, ("steps", "answer", "is_correct")),

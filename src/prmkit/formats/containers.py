@@ -1,9 +1,14 @@
-"""Files of rows: JSON lines, a JSON list, or Parquet; gzip seen by content, written by name."""
+"""Files of rows: JSON lines, a JSON list, one JSON object, CSV or Parquet.
+
+Gzip is seen by content and written by name; so is what a file holds, but for CSV.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +18,8 @@ from prmkit.files import atomic_binary, atomic_text, open_text
 from prmkit.formats.base import Row
 
 _PARQUET = b"PAR1"
+BROKEN = (UnicodeDecodeError, OSError, EOFError, zlib.error)
+"""What a file that is damaged, or no text, raises while it is read."""
 _BATCH = 1000
 
 
@@ -34,6 +41,9 @@ def read_rows(path: Path | str) -> Iterator[Row | FormatError]:
     if magic == _PARQUET:
         yield from _read_parquet(path)
         return
+    if path.name.endswith((".csv", ".csv.gz")):
+        yield from _read_csv(path)
+        return
     with open_text(path) as text:
         try:
             first = text.read(1)
@@ -42,7 +52,7 @@ def read_rows(path: Path | str) -> Iterator[Row | FormatError]:
             if first == "[":
                 yield from _read_list(path, text)
                 return
-        except (UnicodeDecodeError, OSError, EOFError) as error:
+        except BROKEN as error:
             raise FormatError(f"this is no UTF-8 text, JSON or Parquet: {error}", path) from None
     yield from _read_lines(path)
 
@@ -60,32 +70,78 @@ def _object(path: Path, number: int, value: Any) -> Row | FormatError:
     return FormatError(f"expected a JSON object, found {value!r:.80}", path, number)
 
 
+def _read_csv(path: Path) -> Iterator[Row | FormatError]:
+    """Rows of texts by the names of the first row; numbered by the line that they end in."""
+    with open_text(path) as text:
+        try:
+            reader = csv.DictReader(text)
+            for row in reader:
+                if None in row or None in row.values():
+                    yield FormatError(
+                        f"a row has more or fewer cells than the {len(reader.fieldnames or ())} "
+                        "names of the first row",
+                        path,
+                        reader.line_num,
+                    )
+                else:
+                    yield Row(path, reader.line_num, dict(row))
+        except (csv.Error, *BROKEN) as error:
+            raise FormatError(f"this is no CSV in UTF-8: {error}", path) from None
+
+
+def _whole_object(path: Path) -> Row | None:
+    """The one object that a file holds over several lines, or None."""
+    with open_text(path) as text:
+        try:
+            value = _DECODER.decode(text.read().strip())
+        except (ValueError, RecursionError):
+            return None
+    return Row(path, 1, value) if isinstance(value, dict) else None
+
+
 def _read_lines(path: Path) -> Iterator[Row | FormatError]:
-    number = 0
+    number, found = 0, 0
     with open_text(path) as text:
         try:
             for number, line in enumerate(text, 1):
                 if not line.strip():
                     continue
+                found += 1
                 try:
                     value = _DECODER.decode(line.strip())
                 except (ValueError, RecursionError) as error:
+                    if (
+                        found == 1
+                        and line.lstrip().startswith("{")
+                        and (whole := _whole_object(path))
+                    ):
+                        yield whole
+                        return
                     yield FormatError(f"this line is no JSON: {error}", path, number)
                     continue
                 yield _object(path, number, value)
-        except (UnicodeDecodeError, OSError, EOFError) as error:
+        except BROKEN as error:
             raise FormatError(f"the file breaks off here: {error}", path, number + 1) from None
 
 
 def _read_list(path: Path, text: Any) -> Iterator[Row | FormatError]:
     """Items of a JSON list, without holding the whole of it; its ``[`` has been read."""
     buffer, number, size = "", 0, 1 << 16
-    ended = False
+    ended, after_item = False, False
     while True:
         buffer = buffer.lstrip()
-        if number and buffer.startswith(","):
-            buffer = buffer[1:].lstrip()
+        if after_item and buffer.startswith(","):
+            buffer, after_item = buffer[1:].lstrip(), False
+        elif after_item and buffer and not buffer.startswith("]"):
+            raise FormatError(
+                f"after item {number} of the list comes {buffer[:20]!r}; expected a comma or ]",
+                path,
+                number,
+            )
         if buffer.startswith("]"):
+            rest = (buffer[1:] + text.read(size)).strip()
+            if rest:
+                raise FormatError(f"after the list comes {rest[:20]!r}", path, number)
             return
         try:
             # An item is whole only if something follows it: "12" may go on as "123".
@@ -103,7 +159,7 @@ def _read_list(path: Path, text: Any) -> Iterator[Row | FormatError]:
             size *= 2
             continue
         number += 1
-        buffer = buffer[end:]
+        buffer, after_item = buffer[end:], True
         size = 1 << 16
         yield _object(path, number, value)
 

@@ -22,6 +22,7 @@ from prmkit.formats import (
     prmkit,
     processbench,
     rlhflow,
+    sample_pools,
     stepwise,
 )
 from prmkit.formats.base import Format, ReadSettings, Row
@@ -44,6 +45,7 @@ FORMATS: dict[str, Format] = {
         gsm8k.SOLUTIONS,
         openai_chat.FORMAT,
         bon_pool.FORMAT,
+        *sample_pools.FORMATS,
     )
 }
 """Every format, by name."""
@@ -120,7 +122,7 @@ def read_records(
     """The records of a file, one at a time; gzip is seen by its content.
 
     Args:
-        path: JSON lines, a JSON list or Parquet.
+        path: JSON lines, a JSON list, CSV or Parquet.
         format: its name; by default what the first rows say.
         view: of PRM800K: ``path`` or ``completions``.
         split: of chat messages: a splitter's name.
@@ -131,6 +133,11 @@ def read_records(
     """
     for _, record in _numbered(path, format, ReadSettings(view, split), on_bad):
         yield record
+
+
+def numbered_records(path: Path | str, format: str | None = None) -> Iterator[tuple[int, Record]]:
+    """Like `read_records`, each with the number of its row."""
+    yield from _numbered(path, format, ReadSettings(), None)
 
 
 def _numbered(
@@ -155,7 +162,7 @@ def _numbered(
             records = source.read(row, settings)
         except (FormatError, ValidationError) as error:
             number = row.line if isinstance(row, FormatError) else row.number
-            why = _said(error)
+            why = said(error)
             if on_bad is None:
                 raise FormatError(why, path, number) from None
             on_bad(Skipped(number, why))
@@ -164,7 +171,8 @@ def _numbered(
             yield (row.number if isinstance(row, Row) else 0), record
 
 
-def _said(error: FormatError | ValidationError) -> str:
+def said(error: FormatError | ValidationError) -> str:
+    """What is wrong with a row, in words; the first of several things."""
     if isinstance(error, FormatError):
         return error.message
     first = error.errors(include_url=False)[0]

@@ -79,7 +79,10 @@ def _nesting(row: Row) -> tuple[Problem, list[Any], bool, dict[str, Any]]:
 
 def _offered(group: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     """The completions of a step with their ratings."""
-    return [_rated(c) for c in group.get("completions") or []]
+    offered = group.get("completions") or []
+    if not isinstance(offered, list):
+        raise FormatError(f"'completions' is {offered!r:.80}; expected a list")
+    return [_rated(c) for c in offered]
 
 
 def _rated(completion: Any) -> tuple[str, float | None]:

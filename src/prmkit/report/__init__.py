@@ -7,6 +7,7 @@ try:
 except ImportError:
     raise MissingDependency("jinja2", "report", "writing a report") from None
 
+from prmkit.report.evaluation import write_evaluation
 from prmkit.report.page import Report, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "write_evaluation", "write_report"]

@@ -78,7 +78,9 @@ class _Solution(NamedTuple):
     is_pick: bool
 
 
-class _Problem(NamedTuple):
+class ShownProblem(NamedTuple):
+    """A problem as the templates show it."""
+
     id: str
     text: str
     answer: str | None
@@ -86,8 +88,8 @@ class _Problem(NamedTuple):
     n_more: int
 
 
-def write_report(report: Report, path: Path | str) -> None:
-    """Write a report as one HTML file, which appears whole or not at all."""
+def write_page(template: str, path: Path | str, **what: Any) -> None:
+    """Fill a template into one HTML file, which appears whole or not at all."""
     environment = Environment(
         loader=PackageLoader("prmkit.report"),
         autoescape=True,
@@ -97,13 +99,21 @@ def write_report(report: Report, path: Path | str) -> None:
     )
     style = environment.get_template("report.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    problems = [_problem(pool, report) for pool in _shown(report)]
+    html = environment.get_template(template).render(
+        style=Markup(style), digest=digest, version=__version__, shades=SHADES, **what
+    )
+    with atomic_text(path) as out:
+        out.write(html)
+
+
+def write_report(report: Report, path: Path | str) -> None:
+    """Write a report as one HTML file, which appears whole or not at all."""
+    problems = [shown_problem(pool, report) for pool in _shown(report)]
     measured = report.measured
-    html = environment.get_template("report.html").render(
+    write_page(
+        "report.html",
+        path,
         report=report,
-        style=Markup(style),
-        digest=digest,
-        version=__version__,
         tiles=_tiles(measured) if measured else [],
         curves=_curves(measured) if measured else None,
         reliability=plots.reliability(measured.calibration)
@@ -112,10 +122,7 @@ def write_report(report: Report, path: Path | str) -> None:
         measured=measured,
         problems=problems,
         n_pools=len(report.pools),
-        shades=SHADES,
     )
-    with atomic_text(path) as out:
-        out.write(html)
 
 
 def _tiles(measured: Measured) -> list[tuple[str, str, str]]:
@@ -164,13 +171,14 @@ def _shown(report: Report) -> list[Sequence[Record]]:
     return sorted(report.pools, key=mixed, reverse=True)[: report.max_problems]
 
 
-def _problem(pool: Sequence[Record], report: Report) -> _Problem:
+def shown_problem(pool: Sequence[Record], report: Report) -> ShownProblem:
+    """A problem with some of its solutions, as the templates show it."""
     order = sorted(range(len(pool)), key=lambda i: -_overall(pool[i], report))
     n = min(report.max_solutions, len(order))
     # Evenly from the best to the worst scored, both of them among those shown.
     kept = sorted({round(k * (len(order) - 1) / max(n - 1, 1)) for k in range(n)})
     problem = pool[0].trajectory.problem
-    return _Problem(
+    return ShownProblem(
         id=problem.id,
         text=problem.text,
         answer=problem.answer,

@@ -18,11 +18,15 @@ class Line(NamedTuple):
         name: beside its end.
         kind: of its style: a class of the page's style sheet.
         values: one per x, in [0, 1].
+        low: lower ends of intervals, where there are some.
+        high: upper ends.
     """
 
     name: str
     kind: str
     values: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
 
 
 class _Frame(NamedTuple):
@@ -51,7 +55,9 @@ def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
         label: what the picture shows, for those who cannot see it.
     """
     frame = _Frame(640, 340, 52, 146, 16, 46)
-    values = [value for line in lines for value in line.values]
+    values = [
+        v for line in lines for part in (line.values, line.low, line.high) for v in part or ()
+    ]
     low, high = _around(min(values), max(values))
     span = math.log2(numbers[-1]) - math.log2(numbers[0]) or 1.0
 
@@ -68,6 +74,11 @@ def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
     ends = _spread([at(numbers[-1], line.values[-1])[1] for line in lines], 15)
     for line, end in zip(lines, ends, strict=True):
         points = [at(n, v) for n, v in zip(numbers, line.values, strict=True)]
+        if line.low is not None and line.high is not None:
+            around = [at(n, v) for n, v in zip(numbers, line.high, strict=True)]
+            around += [at(n, v) for n, v in zip(numbers, line.low, strict=True)][::-1]
+            edge = " ".join(f"{x},{y}" for x, y in around)
+            parts.append(Markup('<polygon class="band" points="{}"/>').format(edge))
         path = " ".join(f"{x},{y}" for x, y in points)
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.kind, path))
         for (x, y), n, value in zip(points, numbers, line.values, strict=True):
@@ -165,7 +176,8 @@ def _grid(frame: _Frame, low: float, high: float) -> Markup:
     """Lines across, with numbers at the left."""
     step = 0.2 if high - low > 0.6 else 0.1 if high - low > 0.25 else 0.05
     parts = []
-    for k in range(round(low / step), round(high / step) + 1):
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    for k in range(first, last + 1):
         value = k * step
         y = frame.y((value - low) / (high - low))
         parts.append(
@@ -200,3 +212,31 @@ def _spread(ys: Sequence[float], gap: float) -> list[float]:
     for place, i in zip(placed, order, strict=True):
         result[i] = place
     return result
+
+
+def along(points: Sequence[tuple[float, float, int]], label: str) -> Markup:
+    """Mean scores along the way from the first step to the last; dots by how many there are.
+
+    Args:
+        points: place in [0, 1], mean score, how many.
+        label: what the picture shows, for those who cannot see it.
+    """
+    frame = _Frame(400, 340, 52, 16, 16, 46)
+    values = [value for _, value, _ in points]
+    low, high = _around(max(min(values), 0.0), min(max(values), 1.0))
+    parts = [_grid(frame, low, high)]
+    for tick in (0.0, 0.5, 1.0):
+        name = {0.0: "first", 0.5: "middle", 1.0: "last"}[tick]
+        parts.append(_text(frame.x(tick), frame.height - 26, name, "tick middle"))
+    parts.append(_text(frame.x(0.5), frame.height - 6, "place of a step", "tick middle"))
+    places = [(frame.x(x), frame.y((v - low) / (high - low))) for x, v, _ in points]
+    path = " ".join(f"{x},{y}" for x, y in places)
+    parts.append(Markup('<polyline class="line prm" points="{}"/>').format(path))
+    most = max(n for _, _, n in points)
+    for (x, y), (_, value, n) in zip(places, points, strict=True):
+        parts.append(
+            Markup(
+                '<circle class="dot prm" cx="{}" cy="{}" r="{}"><title>{}</title></circle>'
+            ).format(x, y, round(2 + 5 * math.sqrt(n / most), 1), f"{value:.3f} of {n} steps")
+        )
+    return _svg(frame, parts, label)

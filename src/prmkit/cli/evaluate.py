@@ -1,0 +1,434 @@
+"""``prm evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from prmkit.cli import console
+from prmkit.cli.names import open_scorer
+from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
+from prmkit.errors import FormatError, InvalidSetting, UnknownName
+from prmkit.evaluation import hub
+from prmkit.evaluation.benchmarks import BENCHMARKS
+from prmkit.evaluation.cases import Benchmark, Case, group_numbers
+from prmkit.evaluation.contamination import contamination
+from prmkit.evaluation.judgements import Judgement
+from prmkit.evaluation.results import hub_results, write_run, write_scores
+from prmkit.evaluation.robustness import robustness
+from prmkit.evaluation.run import Evaluation, MeasureSettings, Shard, measure, score_cases
+from prmkit.evaluation.score_files import in_order, read_scores, stored_scores
+from prmkit.evaluation.statistics import Bootstrap
+from prmkit.evaluation.tables import interval
+from prmkit.files import atomic_text
+from prmkit.formats.files import read_records
+from prmkit.ledger import Ledger, claim_folder
+from prmkit.scorers.base import Scorer
+from prmkit.scorers.settings import ModelSettings
+from prmkit.settings import at_least
+
+ALL = {**BENCHMARKS, **EMBEDDED}
+_SHOWN = 24
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What is measured, and where the result goes.
+
+    Attributes:
+        benchmark: its name; without one they are listed.
+        data: a file or folder with its data as published; by default from the Hugging Face hub.
+        scores: a file or folder with scores or verdicts, instead of running a model; give it
+            once per file.
+        out: the run folder; by default runs/evaluate-BENCHMARK.
+        name: of the model in tables; by default its own.
+        limit: so many problems alone, the first ones.
+        shard: one part of several, such as 0/4: scores its cases; the same command without it
+            measures when all parts are done.
+        robustness: score the solutions again with steps merged, split, reordered, padded, and
+            tell how often the verdict changes.
+        training: problems that the model was trained on, in any format that prm convert reads;
+            the figures are given again without those of the benchmark among them.
+        revision: of the data set on the hub.
+        hub_results: also write the figures in the hub's form of evaluation results.
+    """
+
+    benchmark: str | None = None
+    _: KW_ONLY
+    data: Path | None = None
+    scores: tuple[Path, ...] = ()
+    out: Annotated[Path | None, Parameter(alias="-o")] = None
+    name: str | None = None
+    limit: int | None = None
+    shard: str | None = None
+    robustness: bool = False
+    training: Path | None = None
+    revision: str | None = None
+    hub_results: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            at_least(1, limit=self.limit)
+        if self.shard is not None:
+            Shard.parse(self.shard)
+        if self.shard is not None and self.scores:
+            raise InvalidSetting("--shard is for running a model; --scores are read as a whole")
+        if self.robustness and self.scores:
+            raise InvalidSetting("--robustness scores anew: it needs --model, not --scores")
+
+
+def evaluate(
+    settings: Annotated[EvaluateSettings | None, Parameter(name="*")] = None,
+    *,
+    measured: Annotated[MeasureSettings | None, Parameter(name="*")] = None,
+    how: Annotated[ModelSettings | None, Parameter(name="*")] = None,
+    json: bool = False,
+) -> int:
+    """Measure a model, or scores that are there, on a benchmark.
+
+    Writes scores, metrics.json, a Markdown and a LaTeX table beside published rows, and a report.
+    Interrupted, it goes on where it was when it is given again.
+
+    Args:
+        json: print metrics.json.
+    """
+    settings, measured = settings or EvaluateSettings(), measured or MeasureSettings()
+    if settings.benchmark is None:
+        return _list(json)
+    benchmark = _named(settings.benchmark)
+    out = settings.out or Path("runs") / f"evaluate-{benchmark.name}"
+    if how is None and not settings.scores and benchmark.name in EMBEDDED:
+        how = ModelSettings()
+    described = _described(settings, measured, how)
+    claim_folder(out, described)
+    if how is not None and how.model == "embedded/prm" and benchmark.name not in EMBEDDED:
+        console.say("model: embedded/prm, which knows the stories of the embedded world alone")
+    cases, data = _cases(benchmark, settings, out)
+    if settings.shard is not None:
+        return _score_shard(cases, settings, how, out)
+    with console.bars(quiet=json) as progress:
+        judges, scorer = _judges(benchmark, cases, settings, how, out, progress)
+        result = measure(
+            benchmark,
+            cases,
+            judges,
+            measured,
+            on_progress=_counting(progress, "measure", len(judges)),
+        )
+        if settings.robustness:
+            assert scorer is not None
+            result = _with_robustness(result, scorer, measured, how, out, progress)
+    more = _more(result, settings, measured, data)
+    _write(out, result, measured, {**described, "data": data}, more, settings.hub_results)
+    if json:
+        console.print_json({**result.metrics(), **more})
+    else:
+        _tell(result, out, more)
+    return console.INCOMPLETE if any(m.unscored for m in result.models.values()) else console.DONE
+
+
+def _named(name: str) -> Benchmark:
+    if name not in ALL:
+        raise UnknownName("benchmark", name, ALL)
+    return ALL[name]
+
+
+def _list(as_json: bool) -> int:
+    """Tell which benchmarks there are."""
+    if as_json:
+        for known in ALL.values():
+            console.print_json(
+                {
+                    "name": known.name,
+                    "title": known.title,
+                    "about": known.about,
+                    "paper": known.paper,
+                    "hub": known.hub,
+                    "licence": known.licence,
+                    "published_rows": len(known.published),
+                }
+            )
+        return console.DONE
+    rows = [(known.name, f"{known.title}: {known.about}") for known in ALL.values()]
+    console.out().print(console.figures("benchmarks", rows))
+    return console.DONE
+
+
+def _described(
+    settings: EvaluateSettings, measured: MeasureSettings, how: ModelSettings | None
+) -> dict[str, Any]:
+    """The settings that the files of a run depend on."""
+    told = {**asdict(settings), "measure": asdict(measured)}
+    for key in ("out", "shard"):
+        del told[key]
+    told["model"] = None if how is None else asdict(how)
+    return told
+
+
+def _cases(
+    benchmark: Benchmark, settings: EvaluateSettings, out: Path
+) -> tuple[list[Case], dict[str, Any]]:
+    """The cases, and where they are from."""
+    source: dict[str, Any] = {"path": None, "revision": settings.revision}
+    if settings.data is not None:
+        cases, source["path"] = benchmark.read(settings.data), str(settings.data)
+    elif benchmark.make is not None:
+        return benchmark.make(settings.limit), source
+    else:
+        folder = hub.fetch(benchmark, out / "data", settings.revision)
+        cases, source["revision"] = benchmark.read(folder), hub.fetched_revision(folder)
+    if settings.limit is not None:
+        groups = group_numbers(cases)
+        cases = [case for case, group in zip(cases, groups, strict=True) if group < settings.limit]
+    return cases, source
+
+
+def _judges(
+    benchmark: Benchmark,
+    cases: Sequence[Case],
+    settings: EvaluateSettings,
+    how: ModelSettings | None,
+    out: Path,
+    progress: console.Bars,
+) -> tuple[dict[str, list[Judgement]], Scorer | None]:
+    """What judges say of the cases: of files, of a model, or of the data themselves."""
+    if settings.scores:
+        if how is not None:
+            raise InvalidSetting("give either --model, or --scores that are there already")
+        judges: dict[str, list[Judgement]] = {}
+        for path in settings.scores:
+            for model, given in in_order(read_scores(path, benchmark, cases), cases).items():
+                if model in judges:
+                    raise FormatError(f"the judge {model!r} is in two of the files", path)
+                judges[model] = given
+        return _renamed(judges, settings.name), None
+    if how is None:
+        stored = in_order(stored_scores(cases), cases)
+        if not stored:
+            raise InvalidSetting(
+                "there is no judge: give a model (--model), or a file of scores (--scores)"
+            )
+        if settings.robustness:
+            raise InvalidSetting("--robustness scores anew: it needs --model")
+        return _renamed(stored, settings.name), None
+    _readable(cases)
+    scorer = open_scorer(how)
+    with _ledgers(out, how, scorer, None) as (own, others):
+        given = score_cases(
+            cases,
+            scorer,
+            own,
+            known=others,
+            on_progress=_counting(progress, "score", len(cases)),
+        )
+    return {settings.name or _short(how, scorer): given}, scorer
+
+
+def _renamed(judges: dict[str, list[Judgement]], name: str | None) -> dict[str, list[Judgement]]:
+    if name is None:
+        return judges
+    if len(judges) > 1:
+        raise InvalidSetting(f"--name is for one judge, and there are {len(judges)}")
+    return {name: next(iter(judges.values()))}
+
+
+def _short(how: ModelSettings, scorer: Scorer) -> str:
+    """A model's name as tables show it: without folders of this machine."""
+    return how.model if not Path(how.model).exists() else Path(scorer.name).name
+
+
+def _readable(cases: Sequence[Case]) -> None:
+    bare = next((c for c in cases if c.record.meta.get("labels_only") is True), None)
+    if bare is not None:
+        raise FormatError(
+            f"{bare.id!r} has labels alone and no text that a model could read; only --scores "
+            "can be measured on these files"
+        )
+
+
+def _counting(progress: console.Bars, stage: str, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, total)
+
+    return count
+
+
+@contextmanager
+def _ledgers(
+    out: Path, how: ModelSettings, scorer: Scorer, shard: Shard | None
+) -> Iterator[tuple[Ledger, list[Ledger]]]:
+    """The ledger of this process, and those of others on the same work."""
+    about = {"model": asdict(how), "name": scorer.name}
+    part = "all" if shard is None else f"{shard.number}-of-{shard.of}"
+    own = out / "ledgers" / f"{part}.sqlite"
+    others = sorted(f for f in own.parent.glob("*.sqlite") if f != own) if shard is None else []
+    opened = [Ledger(path, about) for path in (own, *others)]
+    try:
+        yield opened[0], opened[1:]
+    finally:
+        for ledger in opened:
+            ledger.close()
+
+
+def _score_shard(
+    cases: Sequence[Case], settings: EvaluateSettings, how: ModelSettings | None, out: Path
+) -> int:
+    """Score one part of the cases and say how to go on."""
+    assert settings.shard is not None
+    if how is None:
+        raise InvalidSetting("--shard is for running a model: give --model")
+    shard = Shard.parse(settings.shard)
+    _readable(cases)
+    part = shard.part(cases)
+    scorer = open_scorer(how)
+    with console.bars() as progress, _ledgers(out, how, scorer, shard) as (own, _):
+        given = score_cases(part, scorer, own, on_progress=_counting(progress, "score", len(part)))
+    name = f"scores-{shard.number}-of-{shard.of}.jsonl"
+    write_scores(out / name, part, {settings.name or _short(how, scorer): given})
+    done = sum((out / f"scores-{k}-of-{shard.of}.jsonl").is_file() for k in range(shard.of))
+    console.say(
+        f"shard {settings.shard}: {len(part)} cases scored, written to {out / name}; "
+        f"{done} of {shard.of} shards are done. Then give the same command without --shard"
+    )
+    return console.INCOMPLETE if any(j.unscored for j in given) else console.DONE
+
+
+def _with_robustness(
+    result: Evaluation,
+    scorer: Scorer,
+    measured: MeasureSettings,
+    how: ModelSettings | None,
+    out: Path,
+    progress: console.Bars,
+) -> Evaluation:
+    assert how is not None
+    name = next(iter(result.models))
+    groups = group_numbers(result.cases)
+    bootstrap = Bootstrap(int(groups.max()) + 1, measured.resamples, measured.seed)
+    about = {"model": asdict(how), "name": scorer.name}
+
+    def after(change: str, cases: Sequence[Case]) -> list[Judgement]:
+        renamed = [case._replace(id=f"{change}:{case.id}") for case in cases]
+        count = _counting(progress, change, len(cases))
+        return score_cases(renamed, scorer, ledger, on_progress=count)
+
+    with Ledger(out / "robustness.sqlite", about) as ledger:
+        figures = robustness(
+            result.cases,
+            result.judges[name],
+            after,
+            measured.protocol,
+            bootstrap,
+            equal=result.benchmark.equal,
+            seed=measured.seed,
+        )
+    model = result.models[name]
+    model = model._replace(diagnostics={**model.diagnostics, **figures})
+    return result._replace(models={**result.models, name: model})
+
+
+def _more(
+    result: Evaluation, settings: EvaluateSettings, measured: MeasureSettings, data: Any
+) -> dict[str, Any]:
+    """What else goes into metrics.json: where the data are from, and contamination."""
+    more: dict[str, Any] = {"source": data}
+    if settings.training is not None:
+        more["contamination"] = _contamination(result, settings.training, measured)
+    return more
+
+
+def _contamination(result: Evaluation, training: Path, measured: MeasureSettings) -> dict[str, Any]:
+    texts = list(dict.fromkeys(r.trajectory.problem.text for r in read_records(training)))
+    problems = list(dict.fromkeys(c.record.trajectory.problem.text for c in result.cases))
+    seen = {problems[o.problem]: o for o in contamination(problems, texts)}
+    keep = [i for i, c in enumerate(result.cases) if c.record.trajectory.problem.text not in seen]
+    told: dict[str, Any] = {
+        "training_problems": len(texts),
+        "problems": len(problems),
+        "problems_seen": len(seen),
+        "problems_seen_exactly": sum(o.exact for o in seen.values()),
+        "cases_seen": len(result.cases) - len(keep),
+        "examples": [text[:120] for text in list(seen)[:10]],
+    }
+    if keep and len(keep) < len(result.cases):
+        cases = [result.cases[i] for i in keep]
+        judges = {m: [given[i] for i in keep] for m, given in result.judges.items()}
+        clean = measure(result.benchmark, cases, judges, measured).metrics()["models"]
+        told["without_them"] = {m: figures["figures"] for m, figures in clean.items()}
+    return told
+
+
+def _write(
+    out: Path,
+    result: Evaluation,
+    measured: MeasureSettings,
+    described: Mapping[str, Any],
+    more: Mapping[str, Any],
+    with_hub_results: bool,
+) -> None:
+    from prmkit.report import write_evaluation
+
+    write_run(out, result, more)
+    write_evaluation(
+        result,
+        out / "report.html",
+        protocol=measured.protocol,
+        settings=_flat(described),
+        notices=_notices(more),
+    )
+    if with_hub_results:
+        revision = more["source"]["revision"]
+        for model, text in hub_results(result, revision).items():
+            safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in model)
+            with atomic_text(out / "eval_results" / f"{safe}.yaml") as file:
+                file.write(text)
+
+
+def _flat(described: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in described.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}: {inner}": one for inner, one in value.items()}
+        else:
+            flat[key] = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    return flat
+
+
+def _notices(more: Mapping[str, Any]) -> list[str]:
+    found = more.get("contamination")
+    if not found or not found["problems_seen"]:
+        return []
+    return [
+        f"{found['problems_seen']} of {found['problems']} problems are among those that the model "
+        "was trained on; metrics.json has the figures without them"
+    ]
+
+
+def _tell(result: Evaluation, out: Path, more: Mapping[str, Any]) -> None:
+    known = result.benchmark
+    for difference in result.differences:
+        console.say(f"the data differ from the published ones: {difference}")
+    for notice in _notices(more):
+        console.say(notice)
+    for name, model in result.models.items():
+        shown = known.shown(list(model.figures))[:_SHOWN]
+        rows: list[tuple[str, Any]] = [
+            (key, interval(model.figures[key], known.scale, known.digits))
+            for key in shown
+            if key in model.figures
+        ]
+        rows += [("cases scored", model.scored), ("cases not scored", model.unscored)]
+        console.out().print(console.figures(f"{known.title}: {console.safe(name)}", rows))
+        for why, n in list(model.reasons.items())[:3]:
+            console.say(f"not scored ({n}): {why}")
+    console.err().print(Text(f"report: {out / 'report.html'}"))

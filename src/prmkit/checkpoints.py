@@ -7,6 +7,7 @@ Hugging Face. Nothing of it is executed: remote code is refused, pickled weights
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import re
@@ -73,6 +74,28 @@ def find_checkpoint(name: Path | str) -> Path:
             f"that id: {first}"
         ) from None
     return check_folder(folder)
+
+
+_HASHED = 1 << 30
+
+
+def fingerprint(path: Path | str) -> str:
+    """A digest that changes when a model's files do.
+
+    Up to a GiB all contents count; of larger models names, sizes and times of change.
+    """
+    folder = Path(path)
+    files = sorted(f for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else []
+    told = hashlib.sha256()
+    small = sum(f.stat().st_size for f in files) <= _HASHED
+    for file in files:
+        told.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
+        if small:
+            with file.open("rb") as content:
+                told.update(hashlib.file_digest(content, "sha256").digest())
+        else:
+            told.update(str(file.stat().st_mtime_ns).encode())
+    return told.hexdigest()
 
 
 def check_folder(path: Path | str) -> Path:

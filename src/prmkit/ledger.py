@@ -35,7 +35,7 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         described = json.dumps(settings, sort_keys=True, default=str)
         try:
-            self._db = sqlite3.connect(self.path)
+            self._db = sqlite3.connect(self.path, timeout=60)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("CREATE TABLE IF NOT EXISTS about (settings TEXT NOT NULL)")
@@ -46,6 +46,11 @@ class Ledger:
             if row is None:
                 self._db.execute("INSERT INTO about VALUES (?)", (described,))
             self._db.commit()
+        except sqlite3.OperationalError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be opened ({error}). Is the folder writable, and is no other "
+                "process at work in it?"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise RunFolderError(
                 f"{self.path} is not a ledger of prmkit ({error}). Remove it, or give another "
@@ -103,14 +108,18 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     described = json.loads(json.dumps(settings, default=str))
     file = folder / CONFIG_FILE
-    if not file.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not file.is_file() and folder.exists():
+        # Another process may be writing the very same file.
+        others = folder.is_dir() and any(
+            not e.name.startswith(f".{CONFIG_FILE}.") for e in folder.iterdir()
+        )
+        if (others and not file.is_file()) or not folder.is_dir():
             raise RunFolderError(
                 f"{folder} is there and is no run of prmkit (it has no {CONFIG_FILE}). "
                 "Give another folder with --out"
             )
+    if not file.is_file():
         write_json(file, described)
-        return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

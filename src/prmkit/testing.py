@@ -247,6 +247,12 @@ def same_seed_same_words(policy: Policy) -> None:
             "the number of completions does not matter",
             f"prefix {i}: {fewer[0]!r} of 2, {alone[0]!r} of 4",
         )
+        later = policy.complete([prefix], 2, settings, [5 + i], [2])
+        _expect(
+            later[0] == alone[0][2:],
+            "completions can be asked for later",
+            f"prefix {i}: {later[0]!r} from number 2, {alone[0]!r} of 4",
+        )
     others = policy.complete(prefixes, 4, settings, [105, 106, 107, 108])
     _expect(others != together, "other seeds give other words", "all completions are equal")
 

@@ -136,6 +136,133 @@ def test_comparisons_that_make_no_sense(prm, tmp_path, data, scores):
     assert "is damaged" in err
 
 
+def test_a_refused_command_leaves_the_folder_for_the_right_one(prm, tmp_path, data, scores):
+    out = tmp_path / "run"
+    given = ("evaluate", "processbench", "--scores", scores, "-o", out)
+    for wrong in (
+        ("--data", tmp_path / "nowhere"),
+        ("--data", data, "--tune-on", "x"),
+        ("--data", data, "--training", tmp_path / "nofile"),
+    ):
+        assert prm(*given, *wrong)[0] == 1
+        assert not out.exists()
+    assert prm(*given, "--data", data, "--name", "x")[0] == 1
+    assert prm("evaluate", "processbench", "--data", data, "--model", "nofolder", "-o", out)[0] == 1
+    assert prm(*given, "--data", data)[0] == 0
+
+
+def test_comparisons_are_by_the_settings_of_each_run(prm, tmp_path, data):
+    lines = [
+        {"id": c.id, "model": "m", "scores": [0.4] * len(c.record.trajectory.steps)}
+        for c in BENCHMARKS["processbench"].read(data)
+    ]
+    scores = rows.jsonl(tmp_path / "s.jsonl", lines)
+    runs = []
+    for threshold in ("0.3", "0.5"):
+        runs.append(tmp_path / f"at{threshold}")
+        prm(
+            "evaluate", "processbench", "--data", data, "--scores", scores, "-o", runs[-1],
+            "--threshold", threshold,
+        )  # fmt: skip
+    code, told, err = prm("compare", *runs)
+    assert code == 0
+    assert "m (at0.5) was measured with threshold 0.5" in err
+    _, told, _ = prm("compare", *runs, "--json")
+    row = json.loads(told)["figures"]["gsm8k/accuracy_right"]
+    assert (row["m"]["value"], row["m (at0.5)"]["value"]) == (1, 0)
+    # Settings that are given hold for all.
+    _, told, _ = prm("compare", *runs, "--json", "--threshold", "0.3")
+    assert json.loads(told)["figures"]["gsm8k/accuracy_right"]["m (at0.5)"]["value"] == 1
+    code, _, err = prm("compare", *runs, "-o", runs[0])
+    assert code == 1
+    assert "holds a run" in err
+
+
+def test_only_cases_that_all_scored_are_compared(prm, tmp_path, data, scores):
+    lines = [json.loads(line) for line in scores.read_text().splitlines()]
+    whole = [{"id": r["id"], "model": "a", "scores": r["scores"]["good"]} for r in lines]
+    part = [{**r, "model": "b"} for r in whole[1:]]
+    both = rows.jsonl(tmp_path / "both.jsonl", [*whole, *part])
+    out = tmp_path / "run"
+    assert prm("evaluate", "processbench", "--data", data, "--scores", both, "-o", out)[0] == 3
+    code, _, err = prm("compare", out, "-o", tmp_path / "compared")
+    assert code == 0
+    assert "Not scored: 1 by b." in err
+    found = json.loads((tmp_path / "compared" / "compare.json").read_text())
+    assert (found["cases"], found["unscored"]) == (6, {"a": 0, "b": 1})
+    assert found["figures"]["f1"]["b"]["to_first"]["value"] == 0
+    assert "Not scored: 1 by b." in (tmp_path / "compared" / "table.md").read_text()
+
+
+def test_scores_of_more_cases_than_are_measured(prm, tmp_path, data, scores):
+    out = tmp_path / "run"
+    code, _, _ = prm(
+        "evaluate", "processbench", "--data", data, "--scores", scores, "--limit", 2, "-o", out
+    )
+    assert code == 0
+    assert len(read_run(out).cases) == 2
+
+
+def test_a_pool_without_scores_is_measured_by_chance(prm, tmp_path):
+    row = {
+        "question": "1+1?",
+        "ground_truth": "So 2.\n#### 2",
+        "a": {"is_correct": False, "solution": "So 3.\n#### 3"},
+        "b": {"is_correct": True, "solution": "So 2.\n#### 2"},
+    }
+    data = rows.jsonl(tmp_path / "x.jsonl", [row])
+    out = tmp_path / "run"
+    code, _, err = prm("evaluate", "best_of_n", "--data", data, "-o", out)
+    assert code == 0, err
+    figures = json.loads((out / "metrics.json").read_text())["models"]["chance (equal scores)"]
+    assert figures["figures"]["best_of_2/min"]["value"] == 0.5
+    assert figures["figures"]["pass_2"]["value"] == 1
+
+
+def test_the_worst_picks_and_misses_are_shown(prm, tmp_path, data):
+    out = tmp_path / "pool"
+    pool = rows.best_of_n(tmp_path / "p")
+    prm("evaluate", "best_of_n", "--data", pool, "-o", out, "--name", "x")
+    prm("evaluate", "best_of_n", "--data", pool, "-o", out)
+    page = (out / "report.html").read_text()
+    assert "The worst mistakes" in page
+    assert "picked" in page
+    lines = [{"id": c.id, "first_error": 0} for c in BENCHMARKS["processbench"].read(data)]
+    critic = rows.jsonl(tmp_path / "critic.jsonl", lines)
+    prm("evaluate", "processbench", "--data", data, "--scores", critic, "-o", tmp_path / "c")
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "the judge says that step 1 is the first wrong one" in page
+
+
+def test_a_model_that_changed_is_not_measured_by_its_old_scores(prm, tmp_path):
+    from prmkit.testing import tiny_checkpoint
+
+    folder = tiny_checkpoint("qwen_prm", tmp_path / "model")
+    given = (
+        "evaluate", "processbench", "--data", rows.processbench(tmp_path / "d"), "--model", folder,
+        "--family", "qwen_prm", "-o", tmp_path / "run",
+    )  # fmt: skip
+    assert prm(*given)[0] == 0
+    assert prm(*given)[0] == 0
+    weights = next(folder.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    code, _, err = prm(*given)
+    assert code == 1
+    assert "belongs to a run with other settings" in err
+
+
+def test_errors_of_the_system_are_told(prm, tmp_path, data, scores):
+    file = tmp_path / "file"
+    file.write_text("x")
+    code, _, err = prm(
+        "evaluate", "processbench", "--data", data, "--scores", scores, "-o", file / "run"
+    )
+    assert code == 1
+    assert err.startswith("error: ")
+
+
 def test_limit_keeps_whole_problems(prm, tmp_path):
     data = rows.best_of_n(tmp_path / "pool")
     out = tmp_path / "run"
@@ -175,6 +302,14 @@ def test_not_scored_is_told_and_code_3(prm, tmp_path, data):
         (["processbench", "--data", "DATA", "--scores", "SCORES", "--scores", "SCORES"], "in two"),
         (["processbench", "--data", "DATA", "--scores", "SCORES", "--draws", "0"], "draws is 0"),
         (["processbench", "--data", "DATA", "--scores", "nowhere"], "no file of scores"),
+        (["processbench", "--data", "DATA", "--scores", "SCORES", "--revision", "x"], "elsewhere"),
+        (["processbench", "--data", "DATA", "--scores", "SCORES", "--ties", "first"], "no picks"),
+        (["processbench", "--data", "DATA", "--model", "x", "--redundancy", "7"], "from 0 to 1"),
+        (["mr_math", "--data", "DATA", "--hub-results"], "no data set on the Hugging Face hub"),
+        (["best_of_n", "--data", "DATA", "--tune-on", "x"], "no splits"),
+        (["--scores", "SCORES"], "name the benchmark"),
+        (["processbench", "--data", "DATA", "--training", "nofile"], "no such file"),
+        (["embedded", "--shard", "0/2", "--robustness"], "without --shard"),
     ],
 )
 def test_refusals(prm, tmp_path, monkeypatch, data, scores, arguments, told):
@@ -218,15 +353,16 @@ def test_the_hub_form_of_results(prm, tmp_path, data, scores):
     out = tmp_path / "run"
     code, _, _ = prm(
         "evaluate", "processbench", "--data", data, "--scores", scores, "-o", out, "--hub-results",
-        "--revision", "abc123",
     )  # fmt: skip
     assert code == 0
     entries = yaml.safe_load((out / "eval_results" / "good.yaml").read_text())
     by_task = {e["dataset"]["task_id"]: e for e in entries}
     assert by_task["f1"]["value"] == 100
     assert by_task["f1"]["dataset"]["id"] == "Qwen/ProcessBench"
-    assert by_task["f1"]["dataset"]["revision"] == "abc123"
+    assert "revision" not in by_task["f1"]["dataset"]
     assert "gsm8k_f1" in by_task
+    assert "optimum_f1" not in by_task
+    assert "not the published data: gsm8k: 4 cases" in by_task["f1"]["notes"]
 
 
 N_CASES, BATCH = 200, 32
@@ -258,6 +394,7 @@ class Scripted:
         ]
 
 command.open_scorer = lambda how: Scripted()
+command.about_model = lambda how, scorer: {"name": scorer.name}
 try:
     main(sys.argv[2:])
 finally:

@@ -103,7 +103,15 @@ def test_gzip_and_lists(tmp_path, cases):
         ({"id": "gsm8k-0", "scores": [0.1, "x", 0.2]}, "expected a number per step"),
         ({"id": "gsm8k-0", "scores": [True, 0.1, 0.2]}, "expected a number per step"),
         ({"id": "gsm8k-0", "scores": 0.5}, "expected a number per step"),
-        ({"id": "gsm8k-0", "labels": [1, 2, 1]}, "each is 1, 0, -1 or null"),
+        (
+            {"id": "gsm8k-0", "labels": [1, 2, 1]},
+            "each is 1 .right., 0 .neutral., -1 .wrong. or null",
+        ),
+        ({"id": "gsm8k-0", "labels": [True, 1, 1]}, "each is 1 .right."),
+        ({"id": "gsm8k-0", "labels": [1, 1, 1], "first_error": 0}, "different first wrong steps"),
+        ({"id": "gsm8k-0", "scores": [0.1, 2.5, 0.1]}, "a score is 2.5, outside of"),
+        ({"id": "gsm8k-0", "scores": [0.1, 2.5, 0.1], "semantics": "odds"}, "no row of scores"),
+        ({"id": "gsm8k-0", "scores": [0.1, 0.5, 0.1], "model": " \u202e"}, "expected some letters"),
         ({"id": "gsm8k-0", "labels": [1, 1]}, "'gsm8k-0' has 3 steps"),
         ({"id": "gsm8k-0", "first_error": 3}, "from 0 to 2, or -1"),
         ({"id": "gsm8k-0", "first_error": "1"}, "expected an index, -1 or null"),
@@ -306,3 +314,17 @@ def test_repeated_cases_of_several_judges_and_plain_rows(tmp_path):
     assert {k: len(j.scores.values) for k, j in judges["p"].items()} == {name: 2, f"{name}#2": 3}
     with pytest.raises(FormatError, match="there twice"):
         read_scores(rows.jsonl(tmp_path / "q.jsonl", [*plain, plain[1]]), known, cases)
+
+
+def test_labels_beside_scores_are_kept_and_semantics_too(tmp_path, cases):
+    judges = one(
+        tmp_path,
+        cases,
+        {"id": "gsm8k-0", "scores": [0.1, 0.1, 0.1], "labels": [1, 1, 1], "first_error": -1},
+        {"id": "gsm8k-1", "scores": [-0.5, 2.5], "semantics": "log_ratio"},
+        {"id": "gsm8k-2", "model": "a\x1b[31m\u202eb", "first_error": 0},
+    )
+    assert judges["scores"]["gsm8k-0"].verdict.right is True
+    assert judges["scores"]["gsm8k-0"].scores.values == (0.1, 0.1, 0.1)
+    assert judges["scores"]["gsm8k-1"].scores.semantics == "log_ratio"
+    assert "a[31mb" in judges

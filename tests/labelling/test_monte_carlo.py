@@ -7,7 +7,7 @@ import random
 import pytest
 
 from prmkit.errors import InvalidRecord, RunFolderError
-from prmkit.labelling import label, monte_carlo
+from prmkit.labelling import Rollout, label, monte_carlo
 from prmkit.ledger import Ledger
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Outcome, sample
@@ -26,7 +26,9 @@ def run(trajectory, replies, **settings):
         request = next(estimator)
         while True:
             wishes.append(request)
-            request = estimator.send([replies[len(w.prefix.steps)] for w in request])
+            request = estimator.send(
+                [[Rollout(c) for c in replies[len(w.prefix.steps)]] for w in request]
+            )
     except StopIteration as done:
         return wishes, done.value
 

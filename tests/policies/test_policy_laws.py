@@ -31,7 +31,7 @@ def test_law(policy, law):
 class Forgetful(ScriptedPolicy):
     """Draws from a stream that goes on from call to call."""
 
-    def complete(self, prefixes, n, settings, seeds):
+    def complete(self, prefixes, n, settings, seeds, first=None):
         self.rng = getattr(self, "rng", random.Random(0))
         return super().complete(
             prefixes, n, settings, [self.rng.randrange(2**32) for _ in prefixes]
@@ -39,16 +39,16 @@ class Forgetful(ScriptedPolicy):
 
 
 class Overlong(ScriptedPolicy):
-    def complete(self, prefixes, n, settings, seeds):
+    def complete(self, prefixes, n, settings, seeds, first=None):
         return [[Completion("x" * 99, "length", 99)] * n for _ in prefixes]
 
 
 class Deaf(ScriptedPolicy):
     """Does not hear stop texts."""
 
-    def complete(self, prefixes, n, settings, seeds):
+    def complete(self, prefixes, n, settings, seeds, first=None):
         settings = SamplingSettings(max_new_tokens=settings.max_new_tokens)
-        return super().complete(prefixes, n, settings, seeds)
+        return super().complete(prefixes, n, settings, seeds, first)
 
 
 @pytest.mark.parametrize("broken", [Forgetful, Overlong, Deaf])

@@ -177,10 +177,10 @@ def test_results_do_not_depend_on_the_batch():
 
 def test_what_is_too_long_drops_out_alone():
     class Short(ScriptedPolicy):
-        def complete(self, prefixes, n, settings, seeds):
+        def complete(self, prefixes, n, settings, seeds, first=None):
             if any(len(p.problem.text) > 1000 for p in prefixes):
                 raise InputTooLong("5000 tokens")
-            return super().complete(prefixes, n, settings, seeds)
+            return super().complete(prefixes, n, settings, seeds, first)
 
     long = SOLUTION.model_copy(update={"problem": Problem(id="l", prompt="x" * 2000)})
     scorer = GenerativeScorer(Short(lambda p, r: "\\boxed{-1}"), GENERATIVE["judge"], n_samples=1)
@@ -242,9 +242,9 @@ def test_a_critique_has_the_whole_of_its_budget(asked, expected):
     budgets = []
 
     class Watching(ScriptedPolicy):
-        def complete(self, prefixes, n, settings, seeds):
+        def complete(self, prefixes, n, settings, seeds, first=None):
             budgets.append(settings.max_new_tokens)
-            return super().complete(prefixes, n, settings, seeds)
+            return super().complete(prefixes, n, settings, seeds, first)
 
     policy = Watching(lambda prefix, rng: "\\boxed{-1}")
     GenerativeScorer(policy, GENERATIVE["judge"], n_samples=1, max_new_tokens=asked).score(

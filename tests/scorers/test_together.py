@@ -126,10 +126,10 @@ def _script(prefix, rng):
 
 def test_what_is_too_long_or_has_images_drops_out_alone():
     class Short(ScriptedPolicy):
-        def complete(self, prefixes, n, settings, seeds):
+        def complete(self, prefixes, n, settings, seeds, first=None):
             if any(len(p.text) > 500 for p in prefixes):
                 raise InputTooLong("5000 tokens")
-            return super().complete(prefixes, n, settings, seeds)
+            return super().complete(prefixes, n, settings, seeds, first)
 
     fine = SOLUTION
     long = SOLUTION.model_copy(update={"steps": (Step(text="x" * 1000),)})

@@ -51,10 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = command(*bound.args, **bound.kwargs)
     except PrmkitError as error:
         code = failed(error, as_json)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader, such as `head`, has seen enough; nothing more can be told to it.
+            sys.stderr.close()
+            code = 0
+        else:
+            code = failed(error, as_json)
     except KeyboardInterrupt:
         code = interrupted(as_json)
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; nothing more can be told to it.
-        sys.stderr.close()
-        code = 0
     sys.exit(code if isinstance(code, int) else 0)

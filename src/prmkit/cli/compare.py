@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +11,10 @@ from rich.table import Table
 
 from prmkit.cli import console
 from prmkit.cli.evaluate import ALL
-from prmkit.errors import InvalidSetting
+from prmkit.errors import InvalidSetting, RunFolderError
 from prmkit.evaluation.compare import Comparison, Difference
 from prmkit.evaluation.compare import compare as compare_runs
-from prmkit.evaluation.results import read_run
+from prmkit.evaluation.results import METRICS, read_run
 from prmkit.evaluation.run import MeasureSettings
 from prmkit.evaluation.tables import MISSING, Row, interval, latex, markdown, number
 from prmkit.evaluation.tables import Table as Figures
@@ -49,15 +49,18 @@ def compare(
 ) -> int:
     """Set evaluations side by side, with paired differences and tests.
 
+    Each run's figures are those of the settings that it was measured with, unless settings are
+    given here, which then hold for all of them.
+
     Args:
         json: print everything as JSON.
     """
-    comparison = compare_runs(
-        [read_run(folder) for folder in settings.runs], ALL, measured or MeasureSettings()
-    )
+    if settings.out is not None and (settings.out / METRICS).exists():
+        raise RunFolderError(f"{settings.out} holds a run; give another folder with --out")
+    comparison = compare_runs([read_run(folder) for folder in settings.runs], ALL, measured)
     if settings.out is not None:
         write_json(settings.out / "compare.json", comparison.metrics())
-        table = _table(comparison)
+        table = _table(comparison, settings.every)
         for name, text in (("table.md", markdown(table)), ("table.tex", latex(table))):
             with atomic_text(settings.out / name) as file:
                 file.write(text)
@@ -70,14 +73,16 @@ def compare(
     return console.DONE
 
 
-def _table(comparison: Comparison) -> Figures:
+def _table(comparison: Comparison, every: bool) -> Figures:
     known = comparison.benchmark
-    columns = known.shown(list(comparison.figures))
+    columns = list(comparison.figures)
+    if not every:
+        columns = known.shown(columns)
     rows = [
         Row(
             judge,
             {
-                c: number(comparison.figures[c][judge].figure, known.scale, known.digits)
+                c: _cell(comparison.figures[c][judge], known.scale, known.digits, " ")
                 for c in columns
                 if judge in comparison.figures[c]
             },
@@ -85,7 +90,17 @@ def _table(comparison: Comparison) -> Figures:
         )
         for judge in comparison.judges
     ]
-    return Figures(columns, rows, f"{known.title}, {comparison.n_cases} cases.")
+    note = "In percent. " if known.scale == 100 else ""
+    note += (
+        f"{known.title}, {comparison.n_cases} cases; differences to {comparison.judges[0]} with 95 "
+        "percent intervals, paired."
+    )
+    return Figures(columns, rows, note + _left_out(comparison))
+
+
+def _left_out(comparison: Comparison) -> str:
+    told = ", ".join(f"{n} by {judge}" for judge, n in comparison.unscored.items() if n)
+    return f" Not scored: {told}." if told else ""
 
 
 def _show(comparison: Comparison, every: bool) -> None:
@@ -107,18 +122,26 @@ def _show(comparison: Comparison, every: bool) -> None:
         table.add_row(
             name,
             *(
-                _cell(row[judge], known.scale, known.digits) if judge in row else MISSING
+                _cell(row[judge], known.scale, known.digits, "\n") if judge in row else MISSING
                 for judge in comparison.judges
             ),
         )
     console.out().print(table)
+    if told := _left_out(comparison):
+        console.say(told.strip())
+    plain = asdict(next(iter(comparison.settings.values())))
+    for judge, settings in comparison.settings.items():
+        other = {k: v for k, v in asdict(settings).items() if v != plain[k]}
+        if other:
+            words = ", ".join(f"{k} {v}" for k, v in other.items())
+            console.say(f"{judge} was measured with {words}")
     for (a, b), figures in comparison.agreements.items():
         rows = [(name, interval(estimate, 1, 3)) for name, estimate in figures.items()]
         title = f"agreement of {console.safe(a)} and {console.safe(b)}"
         console.out().print(console.figures(title, rows))
 
 
-def _cell(difference: Difference, scale: float, digits: int) -> str:
+def _cell(difference: Difference, scale: float, digits: int, between: str) -> str:
     shown = number(difference.figure, scale, digits)
     gap = difference.to_first
     if gap is None or gap.value is None:
@@ -127,4 +150,4 @@ def _cell(difference: Difference, scale: float, digits: int) -> str:
     if gap.low is not None and gap.high is not None:
         ends = f" [{scale * gap.low:+.{digits}f}, {scale * gap.high:+.{digits}f}]"
     p = "" if difference.p is None else f", p {difference.p:.3f}"
-    return f"{shown}\n{scale * gap.value:+.{digits}f}{ends}{p}"
+    return f"{shown}{between}{scale * gap.value:+.{digits}f}{ends}{p}"

@@ -53,7 +53,7 @@ def say(text: str) -> None:
     err().print(Text(safe(text)))
 
 
-def failed(error: PrmkitError, as_json: bool) -> int:
+def failed(error: PrmkitError | OSError, as_json: bool) -> int:
     """Tell an error; the exit code."""
     if as_json:
         told = {"error": str(error), "type": type(error).__name__}

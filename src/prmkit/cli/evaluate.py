@@ -5,25 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
 
+from prmkit import __version__
 from prmkit.cli import console
-from prmkit.cli.names import open_scorer
+from prmkit.cli.names import about_model, open_scorer
 from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
-from prmkit.errors import FormatError, InvalidSetting, UnknownName
+from prmkit.errors import FormatError, InvalidSetting, NothingToMeasure, UnknownName
 from prmkit.evaluation import hub
 from prmkit.evaluation.benchmarks import BENCHMARKS
-from prmkit.evaluation.cases import Benchmark, Case, group_numbers
+from prmkit.evaluation.cases import (
+    Benchmark,
+    Case,
+    constant_scores,
+    group_numbers,
+    known_split,
+)
 from prmkit.evaluation.contamination import contamination
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.results import hub_results, write_run, write_scores
 from prmkit.evaluation.robustness import robustness
-from prmkit.evaluation.run import Evaluation, MeasureSettings, Shard, measure, score_cases
-from prmkit.evaluation.score_files import in_order, read_scores, stored_scores
+from prmkit.evaluation.run import (
+    Evaluation,
+    MeasureSettings,
+    Shard,
+    check_settings,
+    measure,
+    score_cases,
+)
+from prmkit.evaluation.score_files import clean_name, in_order, read_scores, stored_scores
 from prmkit.evaluation.statistics import Bootstrap
 from prmkit.evaluation.tables import interval
 from prmkit.files import atomic_text
@@ -79,6 +94,8 @@ class EvaluateSettings:
             Shard.parse(self.shard)
         if self.shard is not None and self.scores:
             raise InvalidSetting("--shard is for running a model; --scores are read as a whole")
+        if self.shard is not None and self.robustness:
+            raise InvalidSetting("--robustness comes with the command without --shard")
         if self.robustness and self.scores:
             raise InvalidSetting("--robustness scores anew: it needs --model, not --scores")
 
@@ -100,20 +117,36 @@ def evaluate(
     """
     settings, measured = settings or EvaluateSettings(), measured or MeasureSettings()
     if settings.benchmark is None:
+        if settings != EvaluateSettings() or how is not None:
+            raise InvalidSetting("name the benchmark; prm evaluate alone lists them")
         return _list(json)
     benchmark = _named(settings.benchmark)
     out = settings.out or Path("runs") / f"evaluate-{benchmark.name}"
     if how is None and not settings.scores and benchmark.name in EMBEDDED:
         how = ModelSettings()
+    training = _checked(benchmark, settings, measured)
     described = _described(settings, measured, how)
-    claim_folder(out, described)
+    if settings.scores and how is not None:
+        raise InvalidSetting("give either --model, or --scores that are there already")
     if how is not None and how.model == "embedded/prm" and benchmark.name not in EMBEDDED:
         console.say("model: embedded/prm, which knows the stories of the embedded world alone")
-    cases, data = _cases(benchmark, settings, out)
+    every, data = _cases(benchmark, settings, out, described)
+    cases = _limited(every, settings.limit)
+    if measured.tune_on is not None:
+        known_split(cases, measured.tune_on)
+    judges = _given_judges(benchmark, every, cases, settings) if how is None else {}
+    if how is not None:
+        _readable(cases)
+    scorer = None if how is None else open_scorer(how)
+    # Nothing that could have been refused claims the folder.
+    claim_folder(out, described)
     if settings.shard is not None:
-        return _score_shard(cases, settings, how, out)
+        assert how is not None
+        assert scorer is not None
+        return _score_shard(cases, settings, how, scorer, out, json)
     with console.bars(quiet=json) as progress:
-        judges, scorer = _judges(benchmark, cases, settings, how, out, progress)
+        if how is not None and scorer is not None:
+            judges = _scored_by(scorer, cases, settings, how, out, progress)
         result = measure(
             benchmark,
             cases,
@@ -124,7 +157,7 @@ def evaluate(
         if settings.robustness:
             assert scorer is not None
             result = _with_robustness(result, scorer, measured, how, out, progress)
-    more = _more(result, settings, measured, data)
+    more = _more(result, training, measured, data)
     _write(out, result, measured, {**described, "data": data}, more, settings.hub_results)
     if json:
         console.print_json({**result.metrics(), **more})
@@ -160,6 +193,25 @@ def _list(as_json: bool) -> int:
     return console.DONE
 
 
+def _checked(
+    benchmark: Benchmark, settings: EvaluateSettings, measured: MeasureSettings
+) -> list[str] | None:
+    """Refuse what cannot be done before any work; the training problems, where they are given."""
+    check_settings(benchmark, measured)
+    if settings.revision is not None and (settings.data is not None or benchmark.hub is None):
+        raise InvalidSetting(
+            "--revision is of a data set on the Hugging Face hub, and the data come from elsewhere"
+        )
+    if settings.hub_results and benchmark.hub is None:
+        raise InvalidSetting(
+            f"{benchmark.title} has no data set on the Hugging Face hub, which --hub-results names"
+        )
+    if settings.training is None:
+        return None
+    texts = dict.fromkeys(r.trajectory.problem.text for r in read_records(settings.training))
+    return list(texts)
+
+
 def _described(
     settings: EvaluateSettings, measured: MeasureSettings, how: ModelSettings | None
 ) -> dict[str, Any]:
@@ -172,62 +224,76 @@ def _described(
 
 
 def _cases(
-    benchmark: Benchmark, settings: EvaluateSettings, out: Path
+    benchmark: Benchmark, settings: EvaluateSettings, out: Path, described: Mapping[str, Any]
 ) -> tuple[list[Case], dict[str, Any]]:
-    """The cases, and where they are from."""
-    source: dict[str, Any] = {"path": None, "revision": settings.revision}
+    """All cases, and where they are from."""
+    source: dict[str, Any] = {"path": None, "revision": None}
     if settings.data is not None:
         cases, source["path"] = benchmark.read(settings.data), str(settings.data)
     elif benchmark.make is not None:
-        return benchmark.make(settings.limit), source
+        cases = benchmark.make(settings.limit)
     else:
+        if benchmark.hub is None:
+            raise InvalidSetting(
+                f"{benchmark.title} has no data set on the Hugging Face hub: give its files with "
+                "--data"
+            )
+        # The data are put into the folder itself.
+        claim_folder(out, described)
         folder = hub.fetch(benchmark, out / "data", settings.revision)
         cases, source["revision"] = benchmark.read(folder), hub.fetched_revision(folder)
-    if settings.limit is not None:
-        groups = group_numbers(cases)
-        cases = [case for case, group in zip(cases, groups, strict=True) if group < settings.limit]
     return cases, source
 
 
-def _judges(
-    benchmark: Benchmark,
+def _limited(cases: list[Case], limit: int | None) -> list[Case]:
+    """The cases of the first problems."""
+    if limit is None:
+        return cases
+    groups = group_numbers(cases)
+    return [case for case, group in zip(cases, groups, strict=True) if group < limit]
+
+
+def _given_judges(
+    benchmark: Benchmark, every: Sequence[Case], cases: Sequence[Case], settings: EvaluateSettings
+) -> dict[str, list[Judgement]]:
+    """What judges say of the cases, by files of scores or by the data themselves."""
+    judges: dict[str, list[Judgement]] = {}
+    for path in settings.scores:
+        # Files may hold more cases than are measured.
+        for model, given in in_order(read_scores(path, benchmark, every), cases).items():
+            if model in judges:
+                raise FormatError(f"the judge {model!r} is in two of the files", path)
+            judges[model] = given
+    if settings.scores:
+        return _renamed(judges, settings.name)
+    needing = [k for k in ("shard", "robustness") if getattr(settings, k)]
+    if needing:
+        raise InvalidSetting(f"--{needing[0]} is for running a model: give --model")
+    stored = in_order(stored_scores(cases), cases)
+    if not stored and "picks" in benchmark.takes:
+        # Votes and pass@N need no judge; picking among equals is by chance.
+        stored = {"chance (equal scores)": [constant_scores(case, 0.5) for case in cases]}
+    if not stored:
+        raise InvalidSetting(
+            "there is no judge: give a model (--model), or a file of scores (--scores)"
+        )
+    return _renamed(stored, settings.name)
+
+
+def _scored_by(
+    scorer: Scorer,
     cases: Sequence[Case],
     settings: EvaluateSettings,
-    how: ModelSettings | None,
+    how: ModelSettings,
     out: Path,
     progress: console.Bars,
-) -> tuple[dict[str, list[Judgement]], Scorer | None]:
-    """What judges say of the cases: of files, of a model, or of the data themselves."""
-    if settings.scores:
-        if how is not None:
-            raise InvalidSetting("give either --model, or --scores that are there already")
-        judges: dict[str, list[Judgement]] = {}
-        for path in settings.scores:
-            for model, given in in_order(read_scores(path, benchmark, cases), cases).items():
-                if model in judges:
-                    raise FormatError(f"the judge {model!r} is in two of the files", path)
-                judges[model] = given
-        return _renamed(judges, settings.name), None
-    if how is None:
-        stored = in_order(stored_scores(cases), cases)
-        if not stored:
-            raise InvalidSetting(
-                "there is no judge: give a model (--model), or a file of scores (--scores)"
-            )
-        if settings.robustness:
-            raise InvalidSetting("--robustness scores anew: it needs --model")
-        return _renamed(stored, settings.name), None
-    _readable(cases)
-    scorer = open_scorer(how)
+) -> dict[str, list[Judgement]]:
+    """What a model says of the cases; each is scored once, whatever interrupts it."""
     with _ledgers(out, how, scorer, None) as (own, others):
         given = score_cases(
-            cases,
-            scorer,
-            own,
-            known=others,
-            on_progress=_counting(progress, "score", len(cases)),
+            cases, scorer, own, known=others, on_progress=_counting(progress, "score", len(cases))
         )
-    return {settings.name or _short(how, scorer): given}, scorer
+    return {clean_name(settings.name or _short(how, scorer)): given}
 
 
 def _renamed(judges: dict[str, list[Judgement]], name: str | None) -> dict[str, list[Judgement]]:
@@ -235,7 +301,7 @@ def _renamed(judges: dict[str, list[Judgement]], name: str | None) -> dict[str, 
         return judges
     if len(judges) > 1:
         raise InvalidSetting(f"--name is for one judge, and there are {len(judges)}")
-    return {name: next(iter(judges.values()))}
+    return {clean_name(name): next(iter(judges.values()))}
 
 
 def _short(how: ModelSettings, scorer: Scorer) -> str:
@@ -268,7 +334,7 @@ def _ledgers(
     out: Path, how: ModelSettings, scorer: Scorer, shard: Shard | None
 ) -> Iterator[tuple[Ledger, list[Ledger]]]:
     """The ledger of this process, and those of others on the same work."""
-    about = {"model": asdict(how), "name": scorer.name}
+    about = about_model(how, scorer)
     part = "all" if shard is None else f"{shard.number}-of-{shard.of}"
     own = out / "ledgers" / f"{part}.sqlite"
     others = sorted(f for f in own.parent.glob("*.sqlite") if f != own) if shard is None else []
@@ -281,25 +347,31 @@ def _ledgers(
 
 
 def _score_shard(
-    cases: Sequence[Case], settings: EvaluateSettings, how: ModelSettings | None, out: Path
+    cases: Sequence[Case],
+    settings: EvaluateSettings,
+    how: ModelSettings,
+    scorer: Scorer,
+    out: Path,
+    as_json: bool,
 ) -> int:
     """Score one part of the cases and say how to go on."""
     assert settings.shard is not None
-    if how is None:
-        raise InvalidSetting("--shard is for running a model: give --model")
     shard = Shard.parse(settings.shard)
-    _readable(cases)
     part = shard.part(cases)
-    scorer = open_scorer(how)
-    with console.bars() as progress, _ledgers(out, how, scorer, shard) as (own, _):
+    with console.bars(as_json) as progress, _ledgers(out, how, scorer, shard) as (own, _):
         given = score_cases(part, scorer, own, on_progress=_counting(progress, "score", len(part)))
     name = f"scores-{shard.number}-of-{shard.of}.jsonl"
-    write_scores(out / name, part, {settings.name or _short(how, scorer): given})
+    write_scores(out / name, part, {clean_name(settings.name or _short(how, scorer)): given})
     done = sum((out / f"scores-{k}-of-{shard.of}.jsonl").is_file() for k in range(shard.of))
-    console.say(
-        f"shard {settings.shard}: {len(part)} cases scored, written to {out / name}; "
-        f"{done} of {shard.of} shards are done. Then give the same command without --shard"
-    )
+    if as_json:
+        console.print_json(
+            {"shard": settings.shard, "cases": len(part), "file": str(out / name), "done": done}
+        )
+    else:
+        console.say(
+            f"shard {settings.shard}: {len(part)} cases scored, written to {out / name}; "
+            f"{done} of {shard.of} shards are done. Then give the same command without --shard"
+        )
     return console.INCOMPLETE if any(j.unscored for j in given) else console.DONE
 
 
@@ -315,7 +387,7 @@ def _with_robustness(
     name = next(iter(result.models))
     groups = group_numbers(result.cases)
     bootstrap = Bootstrap(int(groups.max()) + 1, measured.resamples, measured.seed)
-    about = {"model": asdict(how), "name": scorer.name}
+    about = about_model(how, scorer)
 
     def after(change: str, cases: Sequence[Case]) -> list[Judgement]:
         renamed = [case._replace(id=f"{change}:{case.id}") for case in cases]
@@ -338,17 +410,18 @@ def _with_robustness(
 
 
 def _more(
-    result: Evaluation, settings: EvaluateSettings, measured: MeasureSettings, data: Any
+    result: Evaluation, training: list[str] | None, measured: MeasureSettings, data: Any
 ) -> dict[str, Any]:
     """What else goes into metrics.json: where the data are from, and contamination."""
     more: dict[str, Any] = {"source": data}
-    if settings.training is not None:
-        more["contamination"] = _contamination(result, settings.training, measured)
+    if training is not None:
+        more["contamination"] = _contamination(result, training, measured)
     return more
 
 
-def _contamination(result: Evaluation, training: Path, measured: MeasureSettings) -> dict[str, Any]:
-    texts = list(dict.fromkeys(r.trajectory.problem.text for r in read_records(training)))
+def _contamination(
+    result: Evaluation, texts: list[str], measured: MeasureSettings
+) -> dict[str, Any]:
     problems = list(dict.fromkeys(c.record.trajectory.problem.text for c in result.cases))
     seen = {problems[o.problem]: o for o in contamination(problems, texts)}
     keep = [i for i, c in enumerate(result.cases) if c.record.trajectory.problem.text not in seen]
@@ -360,11 +433,16 @@ def _contamination(result: Evaluation, training: Path, measured: MeasureSettings
         "cases_seen": len(result.cases) - len(keep),
         "examples": [text[:120] for text in list(seen)[:10]],
     }
-    if keep and len(keep) < len(result.cases):
+    if seen:
         cases = [result.cases[i] for i in keep]
-        judges = {m: [given[i] for i in keep] for m, given in result.judges.items()}
-        clean = measure(result.benchmark, cases, judges, measured).metrics()["models"]
-        told["without_them"] = {m: figures["figures"] for m, figures in clean.items()}
+        told["without_them"] = {}
+        for model, given in result.judges.items():
+            judges = {model: [given[i] for i in keep]}
+            try:
+                clean = measure(result.benchmark, cases, judges, measured).metrics()["models"]
+                told["without_them"][model] = clean[model]["figures"]
+            except (NothingToMeasure, InvalidSetting) as error:
+                told["without_them"][model] = {"not_measured": str(error)}
     return told
 
 
@@ -388,9 +466,12 @@ def _write(
     )
     if with_hub_results:
         revision = more["source"]["revision"]
-        for model, text in hub_results(result, revision).items():
+        taken: set[str] = set()
+        for model, text in hub_results(result, revision, f"prmkit {__version__}").items():
             safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in model)
-            with atomic_text(out / "eval_results" / f"{safe}.yaml") as file:
+            name = next(n for k in count(1) if (n := safe + f"-{k}" * (k > 1)) not in taken)
+            taken.add(name)
+            with atomic_text(out / "eval_results" / f"{name}.yaml") as file:
                 file.write(text)
 
 

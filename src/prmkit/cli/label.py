@@ -70,8 +70,8 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
     Args:
         json: print the metrics as JSON.
     """
+    from prmkit.labelling import Progress, monte_carlo
     from prmkit.labelling import label as run
-    from prmkit.labelling import monte_carlo
     from prmkit.policies.hf import HFPolicy
 
     records = read_records(settings.file, settings.from_)
@@ -92,9 +92,9 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
         bars(quiet=json) as progress,
     ):
 
-        def told(more: int, drawn: int) -> None:
+        def told(more: Progress) -> None:
             nonlocal done, rollouts
-            done, rollouts = done + more, rollouts + drawn
+            done, rollouts = done + more.trajectories, rollouts + more.rollouts
             progress("label", done, len(trajectories))
 
         labelled = run(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prmkit.checkpoints import find_checkpoint
+from prmkit.checkpoints import find_checkpoint, fingerprint
 from prmkit.embedded.build import WEIGHTS
 from prmkit.errors import FormatError, UnknownName
 from prmkit.policies.sampling import Judge, Outcome
@@ -48,6 +49,16 @@ def open_scorer(settings: ModelSettings) -> Scorer:
     from prmkit.scorers.loading import load_scorer
 
     return load_scorer(known_name(settings.model), settings)
+
+
+def about_model(settings: ModelSettings, scorer: Scorer) -> dict[str, Any]:
+    """What a model's scores depend on: its settings and its files."""
+    folders = [settings.model, *([settings.reference] if settings.reference else [])]
+    return {
+        "model": asdict(settings),
+        "name": scorer.name,
+        "files": [fingerprint(model_folder(name)) for name in folders],
+    }
 
 
 def judge() -> Judge:

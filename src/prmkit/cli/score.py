@@ -6,7 +6,7 @@ import json as json_lib
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli import console
-from prmkit.cli.names import open_scorer
+from prmkit.cli.names import about_model, open_scorer
 from prmkit.errors import FormatError, InvalidRecord
 from prmkit.evaluation.first_error import predicted_first_error
 from prmkit.files import atomic_text
@@ -173,7 +173,7 @@ class _destination:
         self._file: Any = None
         if self._out is not None and not self._out.name.removesuffix(".gz").endswith(".jsonl"):
             raise FormatError("records are written as .jsonl or .jsonl.gz", self._out)
-        self._about = {"model": asdict(how), "name": scorer.name}
+        self._about = about_model(how, scorer) if self._out is not None else {}
 
     def __enter__(self) -> tuple[Ledger | None, _Put]:
         if self._out is None:

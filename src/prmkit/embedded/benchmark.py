@@ -78,6 +78,8 @@ def _benchmark(name: str, split: Split, about: str) -> Benchmark:
         figures=figures,
         headline="first_error/f1",
         perfect=("first_error/accuracy_wrong", "first_error/accuracy_right"),
+        takes=frozenset({"verdicts", "picks"}),
+        keeps_unscored=True,
         columns=_columns,
         make=partial(make, split=split),
     )

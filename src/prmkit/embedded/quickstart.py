@@ -19,7 +19,7 @@ from prmkit.embedded.judge import true_labels
 from prmkit.embedded.world import problems
 from prmkit.evaluation.pools import Measured, PoolSettings, measure_pools
 from prmkit.files import atomic_text, write_json
-from prmkit.labelling import label, monte_carlo
+from prmkit.labelling import Progress, label, monte_carlo
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.hf import HFPolicy
@@ -185,9 +185,9 @@ def _label(
 ) -> list[Record]:
     done = 0
 
-    def progress(more: int, rollouts: int) -> None:
+    def progress(more: Progress) -> None:
         nonlocal done
-        done += more
+        done += more.trajectories
         say("label", done, len(trajectories))
 
     about = {"rollouts": settings.rollouts, "seed": settings.seed, "policy": policy.name}

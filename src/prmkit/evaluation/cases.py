@@ -149,6 +149,9 @@ class Benchmark:
             second one is an error.
         gold: what a perfect judge says; by default that each step is as labelled.
         make: so many problems' cases without any file, where the benchmark can make its own.
+        takes: what its protocol has, of ``verdicts`` (by thresholds), ``redundancy``, ``splits`` (a
+            threshold may be tuned on one) and ``picks`` (N samples of a problem).
+        keeps_unscored: whether cases that are not scored still count in its main figures.
         columns: of the names of its figures, those that a table shows; by default the first six.
         scale: of a table's numbers: 100 for percent.
         digits: after the point of a table's numbers.
@@ -176,6 +179,8 @@ class Benchmark:
     newest_counts: bool = False
     gold: Callable[[Case], Judgement] | None = None
     make: Callable[[int | None], list[Case]] | None = None
+    takes: frozenset[str] = frozenset({"verdicts"})
+    keeps_unscored: bool = False
     columns: Callable[[Sequence[str]], list[str]] | None = None
     scale: float = 100.0
     digits: int = 1
@@ -352,6 +357,7 @@ def digest(cases: Iterable[Case]) -> str:
             [step.text for step in record.trajectory.steps],
             None if labels is None else list(labels.values),
             record.trajectory.correct,
+            record.trajectory.answer,
             [record.meta.get(key) for key in ("solution_correct", "mistake_agent")],
         ]
         lines.append(json.dumps(told, ensure_ascii=True, sort_keys=True))

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from prmkit.errors import NothingToMeasure, RunFolderError
 from prmkit.evaluation.agreement import agreement
-from prmkit.evaluation.cases import Benchmark, group_numbers
+from prmkit.evaluation.cases import Benchmark, Case, group_numbers
 from prmkit.evaluation.figures import Judged
+from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.results import Run
 from prmkit.evaluation.run import MeasureSettings, statistics_of
 from prmkit.evaluation.statistics import Bootstrap, Estimate, Statistic
 
-MOST_PAIRS = 15
+ALL_PAIRS = 6
+"""Up to so many judges, all pairs are compared; of more, each with the first."""
 
 
 class Difference(NamedTuple):
@@ -42,8 +45,12 @@ class Comparison(NamedTuple):
         benchmark: which.
         judges: their names; the first is what the others are compared with.
         figures: by name and judge.
-        agreements: of pairs of judges, by the names of `prmkit.evaluation.agreement`.
-        n_cases: how many cases all of them judged.
+        agreements: of pairs of judges, by the names of `prmkit.evaluation.agreement`; of all
+            pairs of up to six judges, of more those with the first.
+        n_cases: how many cases the figures are of: those that all of them scored, or all where a
+            benchmark counts what is not scored.
+        unscored: how many cases each judge did not score.
+        settings: how each one's judgements became figures.
     """
 
     benchmark: Benchmark
@@ -51,6 +58,8 @@ class Comparison(NamedTuple):
     figures: dict[str, dict[str, Difference]]
     agreements: dict[tuple[str, str], dict[str, Estimate]]
     n_cases: int
+    unscored: dict[str, int]
+    settings: dict[str, MeasureSettings]
 
     def metrics(self) -> dict[str, Any]:
         """As JSON."""
@@ -58,6 +67,8 @@ class Comparison(NamedTuple):
             "benchmark": self.benchmark.name,
             "cases": self.n_cases,
             "compared_with": self.judges[0],
+            "unscored": self.unscored,
+            "measure": {name: asdict(settings) for name, settings in self.settings.items()},
             "figures": {
                 name: {judge: _told(d) for judge, d in row.items()}
                 for name, row in self.figures.items()
@@ -77,14 +88,17 @@ def _told(difference: Difference) -> dict[str, Any]:
 
 
 def compare(
-    runs: Sequence[Run], benchmarks: Mapping[str, Benchmark], settings: MeasureSettings
+    runs: Sequence[Run],
+    benchmarks: Mapping[str, Benchmark],
+    settings: MeasureSettings | None = None,
 ) -> Comparison:
     """Set the judges of several runs side by side.
 
     Args:
         runs: of the same benchmark and the same cases.
         benchmarks: by name.
-        settings: how judgements become figures, for all of them.
+        settings: how judgements become figures, for all of them; by default those that each run
+            was measured with.
 
     Raises:
         RunFolderError: if the runs are of other cases than each other.
@@ -107,7 +121,8 @@ def compare(
         raise RunFolderError(f"{first.folder} is of an unknown benchmark, {first.benchmark!r}")
     benchmark = benchmarks[first.benchmark]
     order = [case.id for case in first.cases]
-    judges = {}
+    judges: dict[str, list[Judgement]] = {}
+    how: dict[str, MeasureSettings] = {}
     for run in runs:
         places = {case.id: i for i, case in enumerate(run.cases)}
         for name, given in run.judges.items():
@@ -118,20 +133,32 @@ def compare(
                 unique = f"{name} ({run.folder.name} {number})"
                 number += 1
             judges[unique] = [given[places[case]] for case in order]
+            how[unique] = settings or run.settings
     if len(judges) < 2:
         raise NothingToMeasure("there is one judge alone; two are needed to compare")
-    groups = group_numbers(first.cases)
-    bootstrap = Bootstrap(int(groups.max()) + 1, settings.resamples, settings.seed)
+    unscored = {name: sum(j.unscored for j in given) for name, given in judges.items()}
+    cases = first.cases
+    if not benchmark.keeps_unscored and any(unscored.values()):
+        # Only on the same cases is a difference paired.
+        keep = [i for i in range(len(cases)) if not any(g[i].unscored for g in judges.values())]
+        cases = [cases[i] for i in keep]
+        judges = {name: [given[i] for i in keep] for name, given in judges.items()}
+    if not cases:
+        raise NothingToMeasure("there is no case that all judges scored")
+    groups = group_numbers(cases)
+    drawn = settings or first.settings
+    bootstrap = Bootstrap(int(groups.max()) + 1, drawn.resamples, drawn.seed)
     statistics = {
-        name: statistics_of(benchmark, first.cases, given, settings)[0]
-        for name, given in judges.items()
+        name: statistics_of(benchmark, cases, given, how[name])[0] for name, given in judges.items()
     }
     return Comparison(
         benchmark,
         list(judges),
         _figures(statistics, bootstrap),
-        _agreements(judges, first, benchmark, settings, bootstrap),
-        len(order),
+        _agreements(judges, cases, benchmark, how, bootstrap),
+        len(cases),
+        unscored,
+        how,
     )
 
 
@@ -154,22 +181,27 @@ def _figures(
 
 
 def _agreements(
-    judges: Mapping[str, Any],
-    run: Run,
+    judges: Mapping[str, Sequence[Judgement]],
+    cases: Sequence[Case],
     benchmark: Benchmark,
-    settings: MeasureSettings,
+    how: Mapping[str, MeasureSettings],
     bootstrap: Bootstrap,
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
-    groups, protocol = group_numbers(run.cases), settings.protocol
+    groups = group_numbers(cases)
     judged = {
-        name: Judged.of(run.cases, given, groups, protocol, benchmark.equal)
+        name: Judged.of(cases, given, groups, how[name].protocol, benchmark.equal)
         for name, given in judges.items()
     }
-    pairs = itertools.islice(itertools.combinations(judged, 2), MOST_PAIRS)
+    first, *others = judged
+    pairs = (
+        itertools.combinations(judged, 2)
+        if len(judged) <= ALL_PAIRS
+        else ((first, other) for other in others)
+    )
     return {
         (a, b): {
             name: bootstrap.estimate(statistic)
-            for name, statistic in agreement(judged[a], judged[b], protocol.aggregation).items()
+            for name, statistic in agreement(judged[a], judged[b], how[a].aggregate).items()
         }
         for a, b in pairs
     }

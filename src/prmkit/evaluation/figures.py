@@ -124,8 +124,15 @@ def first_error_statistics(judged: Judged) -> dict[str, Statistic]:
         ]
     )
     n_right = sum(right)
+    both = 0 < n_right < len(hits)
+
+    def f1(s: Floats) -> Floats:
+        # A resample without one of the two classes that there are says nothing of their mean.
+        lacking = (s[:, 1] == 0) | (s[:, 3] == 0)
+        return np.where(lacking & both, np.nan, harmonic(s))
+
     return {
-        "f1": Sums(sums, harmonic, len(hits)),
+        "f1": Sums(sums, f1, len(hits)),
         "accuracy_wrong": Sums(sums, lambda s: share(s[:, 0], s[:, 1]), len(hits) - n_right),
         "accuracy_right": Sums(sums, lambda s: share(s[:, 2], s[:, 3]), n_right),
     }
@@ -156,7 +163,8 @@ def average(parts: Sequence[Sums]) -> Sums:
             part.combine(sums[:, a:b])
             for part, a, b in zip(parts, widths[:-1], widths[1:], strict=True)
         ]
-        averaged: Floats = np.mean(values, axis=0)
+        with np.errstate(invalid="ignore"):
+            averaged: Floats = np.mean(values, axis=0)
         return averaged
 
     return Sums(np.concatenate([p.sums for p in parts], axis=1), combine, sum(p.n for p in parts))

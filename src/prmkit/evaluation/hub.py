@@ -40,7 +40,7 @@ def fetch(benchmark: Benchmark, folder: Path, revision: str | None = None) -> Pa
     try:
         wanted = revision or benchmark.revision or HfApi().dataset_info(benchmark.hub).sha
         parts = _parts(datasets, benchmark.hub, wanted)
-    except Exception as error:
+    except (OSError, ValueError, RuntimeError, LookupError, ImportError) as error:
         raise FormatError(
             f"the data set {benchmark.hub!r} cannot be fetched ({type(error).__name__}: {error}); "
             "without a network give its files with --data"
@@ -68,6 +68,8 @@ def _parts(datasets: Any, hub: str, revision: str | None) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     names = datasets.get_dataset_config_names(hub, revision=revision)
     for config in names:
-        for split, rows in datasets.load_dataset(hub, config, revision=revision).items():
-            parts[split if len(names) == 1 else config] = rows
+        splits = datasets.load_dataset(hub, config, revision=revision)
+        for split, rows in splits.items():
+            several = f"{config}-{split}" if len(splits) > 1 else config
+            parts[split if len(names) == 1 else several] = rows
     return parts

@@ -19,7 +19,7 @@ from prmkit.errors import MissingDependency, RunFolderError
 from prmkit.evaluation import tables
 from prmkit.evaluation.cases import UNREADABLE, Benchmark, Case, digest, good_rows
 from prmkit.evaluation.judgements import Judgement, from_json, to_json
-from prmkit.evaluation.run import Evaluation
+from prmkit.evaluation.run import Evaluation, MeasureSettings
 from prmkit.files import atomic_text, write_json
 from prmkit.records import Record
 
@@ -34,6 +34,8 @@ def write_run(folder: Path, evaluation: Evaluation, more: Mapping[str, Any]) -> 
         evaluation: what was measured.
         more: what else belongs into ``metrics.json``.
     """
+    table = tables.table_of(evaluation)
+    texts = {"table.md": tables.markdown(table), "table.tex": tables.latex(table)}
     with atomic_text(folder / CASES) as out:
         for case in evaluation.cases:
             row = {"id": case.id, "split": case.split, "group": case.group}
@@ -42,11 +44,11 @@ def write_run(folder: Path, evaluation: Evaluation, more: Mapping[str, Any]) -> 
             told = json.dumps(row, ensure_ascii=False)[:-1]
             out.write(f'{told}, "record": {record.model_dump_json()}}}\n')
     write_scores(folder / SCORES, evaluation.cases, evaluation.judges)
-    write_json(folder / METRICS, {**evaluation.metrics(), **more})
-    table = tables.table_of(evaluation)
-    for name, text in (("table.md", tables.markdown(table)), ("table.tex", tables.latex(table))):
+    for name, text in texts.items():
         with atomic_text(folder / name) as out:
             out.write(text)
+    # Last: a folder with this file is whole.
+    write_json(folder / METRICS, {**evaluation.metrics(), **more})
 
 
 def write_scores(
@@ -69,6 +71,7 @@ class Run(NamedTuple):
         cases: all of them.
         judges: what each says.
         digest: of the cases.
+        settings: how judgements became figures.
     """
 
     folder: Path
@@ -76,6 +79,7 @@ class Run(NamedTuple):
     cases: list[Case]
     judges: dict[str, list[Judgement]]
     digest: str
+    settings: MeasureSettings
 
 
 def read_run(folder: Path) -> Run:
@@ -99,18 +103,27 @@ def read_run(folder: Path) -> Run:
         for row in good_rows(folder / SCORES):
             by_judge.setdefault(row.data["model"], {})[row.data["case"]] = from_json(row.data)
         judges = {m: [given[case.id] for case in cases] for m, given in by_judge.items()}
-        name = metrics["benchmark"]
+        name, told = metrics["benchmark"], metrics["data"]["digest"]
+        settings = MeasureSettings(**metrics["measure"])
+        if digest(cases) != told:
+            raise ValueError(f"{CASES} is of other cases than {METRICS}")
         if not all(isinstance(model, str) for model in judges):
             raise ValueError("a model's name is no text")
     except UNREADABLE as error:
         raise RunFolderError(f"{folder} is damaged: {error}") from None
-    return Run(folder, name, cases, judges, digest(cases))
+    return Run(folder, name, cases, judges, told, settings)
 
 
-def hub_results(
-    evaluation: Evaluation, revision: str | None, notes: str | None = None
-) -> dict[str, str]:
+def hub_results(evaluation: Evaluation, revision: str | None, program: str) -> dict[str, str]:
     """For each model a file in the form of the hub's ``.eval_results``, as YAML text.
+
+    Figures that nobody could have reached without the truth (``optimum/…``) are left out; the
+    notes tell how many cases there were, and in what they differ from the published ones.
+
+    Args:
+        evaluation: what was measured.
+        revision: the commit of the data set, where it is known.
+        program: what measured it, with its version.
 
     Raises:
         MissingDependency: if huggingface_hub is not installed.
@@ -127,18 +140,24 @@ def hub_results(
         from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     except ImportError:
         raise MissingDependency("huggingface_hub", "hf", "the hub's form of results") from None
+    notes = f"{program}; {len(evaluation.cases)} cases"
+    if evaluation.differences:
+        notes += "; not the published data: " + "; ".join(evaluation.differences)
     files = {}
     for model, figures in evaluation.models.items():
+        unscored = f"; {figures.unscored} not scored" if figures.unscored else ""
         entries = [
             EvalResultEntry(
                 dataset_id=known.hub,
                 task_id=name.replace("/", "_"),
                 value=round(known.scale * estimate.value, 4),
                 dataset_revision=revision,
-                notes=notes,
+                notes=notes + unscored,
             )
             for name, estimate in figures.figures.items()
-            if name in known.shown(list(figures.figures)) and estimate.value is not None
+            if name in known.shown(list(figures.figures))
+            and not name.startswith("optimum/")
+            and estimate.value is not None
         ]
         files[model] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
     return files

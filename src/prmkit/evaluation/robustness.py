@@ -49,9 +49,11 @@ def _made(
 def merged(trajectory: Trajectory, rng: random.Random) -> Changed | None:
     """Two neighbouring steps become one."""
     steps = list(trajectory.steps)
-    if len(steps) < 2:
+    # What was observed after the first of them has no place inside of a step.
+    places = [k for k in range(len(steps) - 1) if steps[k].observation is None]
+    if not places:
         return None
-    k = rng.randrange(len(steps) - 1)
+    k = rng.choice(places)
     text = steps[k].text + (trajectory.separator or "") + steps[k + 1].text
     one = Step(text=text, observation=steps[k + 1].observation)
     origin = [(i,) for i in range(k)] + [(k, k + 1)] + [(i,) for i in range(k + 2, len(steps))]
@@ -194,7 +196,7 @@ def robustness(
     n_groups = int(groups.max(initial=-1)) + 1
     figures: dict[str, Estimate] = {}
     for name in CHANGES:
-        verdicts, places, at = [], [], []
+        verdicts, places, at, unscored = [], [], [], 0
         changed = changed_cases(cases, name, seed)
         made = [
             cases[i]._replace(record=Record(trajectory=c.trajectory, meta=cases[i].record.meta))
@@ -202,6 +204,7 @@ def robustness(
         ]
         for (i, change), now in zip(changed, after(name, made), strict=True):
             if before[i].unscored or now.unscored:
+                unscored += 1
                 continue
             moved = shift(
                 first_suspected(before[i], protocol, equal),
@@ -215,6 +218,7 @@ def robustness(
         figures[f"robustness/{name}/verdict_changed"] = bootstrap.estimate(
             mean(verdicts, where, n_groups)
         )
+        figures[f"robustness/{name}/not_scored"] = Estimate(float(unscored), None, None, len(made))
         figures[f"robustness/{name}/place_changed"] = bootstrap.estimate(
             mean(places, where, n_groups)
         )

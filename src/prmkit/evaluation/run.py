@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -79,6 +79,8 @@ class MeasureSettings:
     def __post_init__(self) -> None:
         at_least(0, resamples=self.resamples)
         at_least(1, draws=self.draws)
+        if not 0 <= self.redundancy <= 1:
+            raise InvalidSetting(f"redundancy is {self.redundancy!r}; a probability from 0 to 1")
 
     @property
     def protocol(self) -> Protocol:
@@ -138,6 +140,7 @@ class Evaluation(NamedTuple):
         models: their figures.
         differences: in what the data differ from the published ones.
         digest: of the cases.
+        settings: how judgements became figures.
     """
 
     benchmark: Benchmark
@@ -146,6 +149,7 @@ class Evaluation(NamedTuple):
     models: dict[str, ModelFigures]
     differences: list[str]
     digest: str
+    settings: MeasureSettings
 
     def metrics(self) -> dict[str, Any]:
         """As in ``metrics.json``."""
@@ -162,6 +166,7 @@ class Evaluation(NamedTuple):
                 "digest": self.digest,
                 "differences": self.differences,
             },
+            "measure": asdict(self.settings),
             "models": {name: _told(model) for name, model in self.models.items()},
         }
 
@@ -227,6 +232,7 @@ def measure(
         NothingToMeasure: if there is no judge, or one has judged nothing.
     """
     settings = settings or MeasureSettings()
+    check_settings(benchmark, settings)
     if not judges:
         raise NothingToMeasure("there is no judge: neither a model nor a file of scores")
     cases = list(cases)
@@ -244,7 +250,36 @@ def measure(
         models,
         check_content(benchmark, cases),
         digest(cases),
+        settings,
     )
+
+
+OF_PROTOCOLS: dict[str, str] = {
+    "threshold": "verdicts",
+    "equal": "verdicts",
+    "use": "verdicts",
+    "redundancy": "redundancy",
+    "tune_on": "splits",
+    "sampling": "picks",
+    "answers": "picks",
+    "ties": "picks",
+    "draws": "picks",
+}
+"""Settings that some benchmarks have no use for, with what a benchmark must have to take them."""
+
+
+def check_settings(benchmark: Benchmark, settings: MeasureSettings) -> None:
+    """Refuse settings that a benchmark would ignore.
+
+    Raises:
+        InvalidSetting: naming the first of them.
+    """
+    plain = MeasureSettings()
+    for name, needed in OF_PROTOCOLS.items():
+        if needed not in benchmark.takes and getattr(settings, name) != getattr(plain, name):
+            raise InvalidSetting(
+                f"{name} has no meaning for {benchmark.name}, which has no {needed}; leave it out"
+            )
 
 
 def statistics_of(
@@ -252,11 +287,13 @@ def statistics_of(
     cases: Sequence[Case],
     judgements: Sequence[Judgement],
     settings: MeasureSettings,
+    judged: Judged | None = None,
 ) -> tuple[dict[str, Statistic], dict[str, float | int | str]]:
     """All figures of one judge, as functions of weights, and the facts beside them."""
     protocol, groups = settings.protocol, group_numbers(cases)
     figures, facts = benchmark.figures(cases, judgements, groups, protocol)
-    judged = Judged.of(cases, judgements, groups, protocol, benchmark.equal)
+    if judged is None:
+        judged = Judged.of(cases, judgements, groups, protocol, benchmark.equal)
     return {**figures, **score_figures(judged, protocol)}, facts
 
 
@@ -278,8 +315,7 @@ def _model(
         )
     protocol = settings.protocol
     judged = Judged.of(cases, judgements, groups, protocol, benchmark.equal)
-    figures, facts = benchmark.figures(cases, judgements, groups, protocol)
-    figures = {**figures, **score_figures(judged, protocol)}
+    figures, facts = statistics_of(benchmark, cases, judgements, settings, judged)
     diagnosis = diagnose(judged, protocol)
     return ModelFigures(
         figures={key: bootstrap.estimate(statistic) for key, statistic in figures.items()},

@@ -7,16 +7,20 @@ as a record of prmkit with scores; or as an object with the case's id and one of
     "labels"        1, 0, -1 or null per step
     "first_error"   the 0-based first wrong step; -1 or null for none
 
+Scores outside of [0, 1] need "semantics", which says what they mean. Where a row has labels beside
+scores, both are kept.
+
 Whatever does not fit is an error with file and line: another number of scores than steps, a case
 that the benchmark has not, a case that is there twice.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -32,14 +36,16 @@ from prmkit.evaluation.cases import (
 )
 from prmkit.evaluation.judgements import (
     Judgement,
+    Verdict,
     from_json,
     verdict_of_index,
     verdict_of_steps,
 )
 from prmkit.formats.base import Row
 from prmkit.formats.files import said
-from prmkit.records import Record, StepScores, Unscored
+from prmkit.records import Record, Semantics, StepScores, Unscored
 
+_LONGEST = 80
 _PARTS = ("_eval_results", "_error", "_correct", "_alg_generated", "_handcrafted")
 _IDS = ("id", "case", "idx", "uuid", "problem_id", "case_id")
 
@@ -68,7 +74,10 @@ def read_scores(path: Path, benchmark: Benchmark, cases: Sequence[Case]) -> Judg
         for number, given in rows:
             # In folders of folders a row's own word is too often the same for several judges.
             by_row = given.model if several or len(inside) == 1 else None
-            model = of_file if by_row is None else by_row
+            try:
+                model = clean_name(of_file if by_row is None else by_row)
+            except FormatError as error:
+                raise FormatError(error.message, file, number) from None
             of_model = judges.setdefault(model, {})
             if given.case not in known:
                 raise FormatError(_unknown(given.case, benchmark, cases), file, number)
@@ -254,31 +263,46 @@ class _Reader:
         n = len(case.record.trajectory.steps)
         if isinstance(data.get("scores"), dict):
             return [
-                Given(str(m), name, Judgement(_scores(v, str(m), name, n)))
+                Given(str(m), name, Judgement(_scores(v, str(m), name, n, data.get("semantics"))))
                 for m, v in data["scores"].items()
             ]
+        given = [k for k in ("scores", "labels", "first_error") if k in data]
+        if not given:
+            raise FormatError("a row of scores needs 'scores', 'labels' or 'first_error'")
+        scores = None
         if "scores" in data:
-            scores = _scores(data["scores"], str(model or "scores"), name, n)
-            return [Given(model, name, Judgement(scores))]
-        if "labels" in data:
-            labels = data["labels"]
-            if not isinstance(labels, list) or len(labels) != n:
-                raise FormatError(f"'labels' is {labels!r:.60}; {name!r} has {n} steps")
-            if any(v not in (-1, 0, 1, None) for v in labels):
-                raise FormatError(f"'labels' is {labels!r:.60}; each is 1, 0, -1 or null")
-            steps = [None if v is None else int(v) for v in labels]
-            return [Given(model, name, Judgement(None, verdict_of_steps(steps)))]
+            told = data.get("semantics")
+            scores = _scores(data["scores"], str(model or "scores"), name, n, told)
+        verdict = _labels(data["labels"], name, n) if "labels" in data else None
         if "first_error" in data:
-            index = data["first_error"]
-            if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
-                raise FormatError(f"'first_error' is {index!r}; expected an index, -1 or null")
-            if index is not None and not -1 <= index < n:
+            by_index = _first_error(data["first_error"], n)
+            if verdict is not None and verdict.first_error != by_index.first_error:
                 raise FormatError(
-                    f"'first_error' is {index}; with {n} steps it is from 0 to {n - 1}, or -1"
+                    f"'labels' and 'first_error' of {name!r} name different first wrong steps: "
+                    f"{verdict.first_error} and {by_index.first_error}"
                 )
-            found = None if index is None or index < 0 else index
-            return [Given(model, name, Judgement(None, verdict_of_index(found, n)))]
-        raise FormatError("a row of scores needs 'scores', 'labels' or 'first_error'")
+            verdict = verdict or by_index
+        return [Given(model, name, Judgement(scores, verdict))]
+
+
+def _labels(labels: object, name: str, n: int) -> Verdict:
+    if not isinstance(labels, list) or len(labels) != n:
+        raise FormatError(f"'labels' is {labels!r:.60}; {name!r} has {n} steps")
+    if any(v not in (-1, 0, 1, None) or isinstance(v, bool) for v in labels):
+        raise FormatError(
+            f"'labels' is {labels!r:.60}; each is 1 (right), 0 (neutral), -1 (wrong) or null"
+        )
+    return verdict_of_steps([None if v is None else int(v) for v in labels])
+
+
+def _first_error(index: object, n: int) -> Verdict:
+    if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+        raise FormatError(f"'first_error' is {index!r}; expected an index, -1 or null")
+    if index is not None and not -1 <= index < n:
+        raise FormatError(
+            f"'first_error' is {index}; with {n} steps it is from 0 to {n - 1}, or -1"
+        )
+    return verdict_of_index(None if index is None or index < 0 else index, n)
 
 
 def _texts(record: Record) -> tuple[str, tuple[str, ...]]:
@@ -286,11 +310,35 @@ def _texts(record: Record) -> tuple[str, tuple[str, ...]]:
     return trajectory.problem.text, tuple(step.text for step in trajectory.steps)
 
 
-def _scores(values: object, model: str, name: str, n: int) -> StepScores:
+def _scores(values: object, model: str, name: str, n: int, semantics: object = None) -> StepScores:
     if not isinstance(values, list) or not all(
         isinstance(v, int | float) and not isinstance(v, bool) for v in values
     ):
         raise FormatError(f"'scores' is {values!r:.60}; expected a number per step")
     if len(values) != n:
         raise FormatError(f"{len(values)} scores for {name!r}, which has {n} steps")
-    return StepScores(values=tuple(map(float, values)), semantics="value", model=model)
+    numbers = tuple(map(float, values))
+    if semantics is None:
+        outside = next((v for v in numbers if not 0 <= v <= 1), None)
+        if outside is not None:
+            raise FormatError(
+                f"a score is {outside!r}, outside of [0, 1]; say in each row what scores mean, "
+                f"with 'semantics': one of {', '.join(get_args(Semantics))}"
+            )
+        semantics = "value"
+    return StepScores.model_validate({"values": numbers, "semantics": semantics, "model": model})
+
+
+def clean_name(text: str) -> str:
+    """A judge's name as tables and pages may show it.
+
+    Characters that control a terminal or turn the direction of writing are dropped.
+
+    Raises:
+        FormatError: if nothing is left of it.
+    """
+    shown = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cs"))
+    shown = " ".join(shown.split())[:_LONGEST]
+    if not shown:
+        raise FormatError(f"the name of a judge is {text!r}; expected some letters")
+    return shown

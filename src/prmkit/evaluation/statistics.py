@@ -211,8 +211,9 @@ class Bootstrap:
 
     def value(self, statistic: Statistic) -> float | None:
         """The figure itself."""
-        value = float(statistic(self._once)[0])
-        return None if np.isnan(value) else value
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = float(statistic(self._once)[0])
+        return value if np.isfinite(value) else None
 
     def estimate(self, statistic: Statistic) -> Estimate:
         """The figure with its interval; resamples in which it is not defined are left out."""
@@ -220,10 +221,11 @@ class Bootstrap:
 
     def drawn(self, statistic: Statistic) -> Floats:
         """[B] the figure in each resample."""
-        return statistic(self.weights) if len(self.weights) else np.zeros(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return statistic(self.weights) if len(self.weights) else np.zeros(0)
 
     def _estimate(self, value: float | None, drawn: Floats, n: int) -> Estimate:
-        drawn = drawn[~np.isnan(drawn)]
+        drawn = drawn[np.isfinite(drawn)]
         if value is None or not len(drawn):
             return Estimate(value, None, None, n)
         low, high = np.quantile(drawn, self._ends)
@@ -238,9 +240,10 @@ class Bootstrap:
         """
         va, vb = self.value(a), self.value(b)
         gap = None if va is None or vb is None else va - vb
-        drawn = self.drawn(a) - self.drawn(b)
+        with np.errstate(invalid="ignore"):
+            drawn = self.drawn(a) - self.drawn(b)
         estimate = self._estimate(gap, drawn, min(a.n, b.n))
-        drawn = drawn[~np.isnan(drawn)]
+        drawn = drawn[np.isfinite(drawn)]
         if gap is None or not len(drawn):
             return estimate, None
         side = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())

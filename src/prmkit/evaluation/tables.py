@@ -111,7 +111,7 @@ def markdown(table: Table) -> str:
         bold = "**" if any_published and not published else ""
         lines.append(_line([f"{bold}{_plain(name)}{bold}", *(f"{bold}{c}{bold}" for c in cells)]))
     note = f" Rows in bold: {OURS}; others as published." if any_published else ""
-    return "\n".join([*lines, "", f"{table.note}{note}", ""])
+    return "\n".join([*lines, "", f"{_plain(table.note)}{note}", ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -137,6 +137,10 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
 }
 
 

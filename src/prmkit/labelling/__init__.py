@@ -1,7 +1,20 @@
 """Where labels come from: estimators that ask for rollouts, and drivers that run them."""
 
-from prmkit.labelling.in_process import label
-from prmkit.labelling.monte_carlo import monte_carlo
-from prmkit.labelling.rollouts import Estimator, Rollouts
+from prmkit.labelling.first_error import first_error, sequential
+from prmkit.labelling.in_process import Progress, RolloutStore, label, run
+from prmkit.labelling.monte_carlo import monte_carlo, relative
+from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts
 
-__all__ = ["Estimator", "Rollouts", "label", "monte_carlo"]
+__all__ = [
+    "Estimator",
+    "Progress",
+    "Rollout",
+    "RolloutStore",
+    "Rollouts",
+    "first_error",
+    "label",
+    "monte_carlo",
+    "relative",
+    "run",
+    "sequential",
+]

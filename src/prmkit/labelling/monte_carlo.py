@@ -1,22 +1,39 @@
 """Step labels by rollouts: how often do completions from a prefix reach the right answer?
 
-What is estimated is Q of the completer at the prefix: the chance that *this policy* still gets
-the answer. That is not correctness: a strong policy repairs wrong steps, a weak one fails after
-right ones.
+What is estimated is Q of the completer at the prefix, r(s, a) ~ Q^pi(s, a): the chance that *this
+policy* still gets the answer. That is not correctness: a strong policy repairs wrong steps, a weak
+one fails after right ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from typing import Literal
 
-from prmkit.errors import InvalidRecord
-from prmkit.labelling.rollouts import Estimator, Outcomes, Rollouts
+from prmkit.errors import InvalidSetting
+from prmkit.labelling.rollouts import (
+    NOTHING,
+    Estimator,
+    Outcomes,
+    Rollouts,
+    Tally,
+    is_finished,
+    needs_reference,
+)
 from prmkit.records import StepLabels, Trajectory
 from prmkit.settings import at_least
 
+WAVES = (1, 1, 2, 4, 8, 16, 32, 64)
+"""How many rollouts are asked for at a time where a success may end it."""
+
 
 def monte_carlo(
-    trajectory: Trajectory, *, n_rollouts: int = 8, kind: Literal["hard", "soft"] = "hard"
+    trajectory: Trajectory,
+    *,
+    n_rollouts: int = 8,
+    kind: Literal["hard", "soft"] = "hard",
+    stop_at_success: bool = False,
+    stop_at_error: bool = False,
 ) -> Estimator:
     """Label every step by `n_rollouts` completions from the prefix that it ends.
 
@@ -30,6 +47,10 @@ def monte_carlo(
         trajectory: with a reference answer; its `correct` is used where it is known.
         n_rollouts: K.
         kind: any-of-K, or the share.
+        stop_at_success: of hard labels: ask in waves, and no more once one is right. The labels
+            are those of any-of-K to the letter, since the waves are its first completions.
+        stop_at_error: step by step, and no more after the first step labelled 0, as Math-Shepherd
+            trains; later steps are not labelled.
 
     Returns:
         A generator, see `prmkit.labelling.rollouts.Estimator`.
@@ -37,30 +58,119 @@ def monte_carlo(
     Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 3 (hard) and 4 (soft).
     """
     at_least(1, n_rollouts=n_rollouts)
-    if trajectory.problem.answer is None:
-        raise InvalidRecord(
-            f"problem {trajectory.problem.id!r} has no reference answer, so no completion of it "
-            "can be judged"
-        )
+    if stop_at_success and kind == "soft":
+        raise InvalidSetting("a share of K needs all K: stop_at_success is for hard labels")
+    needs_reference(trajectory)
     n_steps = len(trajectory.steps)
-    outcome_known = trajectory.finish in ("eos", "answer") and trajectory.correct is not None
-    n_asked = n_steps - 1 if outcome_known else n_steps
-    outcomes: list[Outcomes] = []
-    if n_asked > 0:
-        outcomes += yield [Rollouts(trajectory.prefix(i + 1), n_rollouts) for i in range(n_asked)]
-    if outcome_known and n_steps:
-        outcomes.append([trajectory.correct])
-    judged = [[won for won in of_step if won is not None] for of_step in outcomes]
-    successes = tuple(sum(of_step) for of_step in judged)
-    trials = tuple(len(of_step) for of_step in judged)
-    values = tuple(
-        None if not ran else float(won > 0) if kind == "hard" else won / ran
-        for won, ran in zip(successes, trials, strict=True)
-    )
+    known = is_finished(trajectory) and n_steps > 0
+    n_asked = n_steps - 1 if known else n_steps
+    tallies: list[Tally] = [NOTHING] * n_asked
+    stretches = [[i] for i in range(n_asked)] if stop_at_error else [list(range(n_asked))]
+    for steps in stretches:
+        found = yield from _tally(trajectory, steps, n_rollouts, stop_at_success)
+        for i, tally in zip(steps, found, strict=True):
+            tallies[i] = tally
+        if stop_at_error and tallies[steps[0]].trials and not tallies[steps[0]].successes:
+            break
+    else:
+        if known:
+            tallies.append(Tally(int(bool(trajectory.correct)), 1))
+    tallies += [NOTHING] * (n_steps - len(tallies))
+    return labels_of(tallies, kind, f"monte_carlo, {n_rollouts} rollouts")
+
+
+def _tally(
+    trajectory: Trajectory, steps: Sequence[int], n_rollouts: int, stop_at_success: bool
+) -> Generator[list[Rollouts], list[Outcomes], list[Tally]]:
+    """Roll out the prefixes that end with some steps, together."""
+    tallies = dict.fromkeys(steps, NOTHING)
+    for size in waves(n_rollouts) if stop_at_success else [n_rollouts]:
+        open_steps = [i for i in steps if not (stop_at_success and tallies[i].successes)]
+        if not open_steps:
+            break
+        replies = yield [Rollouts(trajectory.prefix(i + 1), size) for i in open_steps]
+        for i, outcomes in zip(open_steps, replies, strict=True):
+            tallies[i] = tallies[i].add(outcomes)
+    return [tallies[i] for i in steps]
+
+
+def waves(n: int) -> list[int]:
+    """`n` rollouts in waves that grow: 1, 1, 2, 4 and so on."""
+    sizes: list[int] = []
+    for size in WAVES:
+        if sum(sizes) >= n:
+            break
+        sizes.append(min(size, n - sum(sizes)))
+    rest = n - sum(sizes)
+    return sizes + ([rest] if rest else [])
+
+
+def labels_of(tallies: Sequence[Tally], kind: Literal["hard", "soft"], source: str) -> StepLabels:
+    """Labels of prefixes: any success, or the share; None where nothing could be judged."""
+
+    def value(tally: Tally) -> float | None:
+        if not tally.trials:
+            return None
+        return float(tally.successes > 0) if kind == "hard" else tally.successes / tally.trials
+
     return StepLabels(
-        values=values,
+        values=tuple(map(value, tallies)),
         kind=kind,
-        successes=successes,
-        trials=trials,
-        source=f"monte_carlo, {n_rollouts} rollouts",
+        successes=tuple(t.successes for t in tallies),
+        trials=tuple(t.trials for t in tallies),
+        source=source,
+    )
+
+
+def relative(
+    trajectory: Trajectory,
+    *,
+    n_rollouts: int = 8,
+    to: Literal["previous", "root"] = "previous",
+    least: float = 0.8,
+) -> Estimator:
+    """Label a step by how much of the value before it is left after it.
+
+        P_i = MC(prefix with step i) / MC(prefix before it), or / MC(the problem alone)
+
+    A step is right while P_i is at least `least`. After the first prefix from which no completion
+    is right all steps are wrong. Against "previous" it is GenPRM's relative progress; against
+    "root" it asks whether the solution so far is worth less than none.
+
+    Args:
+        trajectory: with a reference answer.
+        n_rollouts: of each prefix.
+        to: what a prefix's value is compared with.
+        least: the smallest ratio of a right step.
+
+    Reference: Zhao et al. 2025, GenPRM, arXiv:2504.00891, section 3.2 (ratio, 0.8); the difference
+    of the same values is the advantage of Setlur et al. 2024, PAV, arXiv:2410.08146, eq. 2.
+    """
+    at_least(1, n_rollouts=n_rollouts)
+    needs_reference(trajectory)
+    n_steps = len(trajectory.steps)
+    known = is_finished(trajectory) and n_steps > 0
+    asked = list(range(n_steps if known else n_steps + 1))
+    replies = (yield [Rollouts(trajectory.prefix(i), n_rollouts) for i in asked]) if n_steps else []
+    tallies = [NOTHING.add(outcomes) for outcomes in replies]
+    if known:
+        tallies.append(Tally(int(bool(trajectory.correct)), 1))
+    values: list[float | None] = []
+    for i in range(1, n_steps + 1):
+        before, now = tallies[i - 1 if to == "previous" else 0], tallies[i]
+        if not before.trials or not now.trials:
+            values.append(None)
+        elif not now.successes or 0.0 in values:
+            values.append(0.0)
+        else:
+            share = now.successes / now.trials
+            # From nothing to something is progress.
+            ratio = share * before.trials / before.successes if before.successes else 1.0
+            values.append(float(ratio >= least))
+    return StepLabels(
+        values=tuple(values),
+        kind="hard",
+        successes=tuple(t.successes for t in tallies[1:]),
+        trials=tuple(t.trials for t in tallies[1:]),
+        source=f"relative to {to}, {n_rollouts} rollouts",
     )

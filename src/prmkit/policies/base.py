@@ -68,6 +68,7 @@ class Policy(Protocol):
         n: int,
         settings: SamplingSettings,
         seeds: Sequence[int],
+        first: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """Draw `n` completions of each prefix.
 
@@ -76,7 +77,9 @@ class Policy(Protocol):
             n: completions of each prefix.
             settings: how to draw.
             seeds: one per prefix. A completion depends on its prefix, its seed and its number
-                among the `n` alone, not on what else is in the batch.
+                alone, not on what else is in the batch.
+            first: the number of the first completion of each prefix; by default 0. So more
+                completions can be asked for later, and are those that would have come.
 
         Returns:
             One list of `n` completions per prefix, in order.

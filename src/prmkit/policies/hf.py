@@ -56,6 +56,7 @@ class HFPolicy:
         n: int,
         settings: SamplingSettings,
         seeds: Sequence[int],
+        first: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """See `prmkit.policies.base.Policy.complete`.
 
@@ -68,7 +69,8 @@ class HFPolicy:
         # Like lengths together: less padding.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         results: dict[int, list[Completion]] = {i: [] for i in order}
-        jobs = [(i, j) for i in order for j in range(n)]
+        begin = [0] * len(prefixes) if first is None else list(first)
+        jobs = [(i, begin[i] + j) for i in order for j in range(n)]
         for at in range(0, len(jobs), self._max_rows):
             batch = jobs[at : at + self._max_rows]
             drawn = self._draw(ids, batch, settings, seeds)

@@ -33,6 +33,7 @@ class ScriptedPolicy:
         n: int,
         settings: SamplingSettings,
         seeds: Sequence[int],
+        first: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """See `prmkit.policies.base.Policy.complete`."""
         self.requests += [(prefix, n) for prefix in prefixes]
@@ -46,9 +47,11 @@ class ScriptedPolicy:
                     ),
                     settings,
                 )
-                for i in range(n)
+                for i in range(begin, begin + n)
             ]
-            for prefix, seed in zip(prefixes, seeds, strict=True)
+            for prefix, seed, begin in zip(
+                prefixes, seeds, [0] * len(prefixes) if first is None else first, strict=True
+            )
         ]
 
 

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from prmkit.aggregate import Aggregation
-from prmkit.evaluation.cases import Protocol, is_right
+from prmkit.aggregate import Aggregation, aggregate_scores
+from prmkit.evaluation.cases import Case, Protocol, is_right
 from prmkit.evaluation.figures import hit
 from prmkit.evaluation.judgements import NATURAL_THRESHOLD, Judgement, decide
-from prmkit.evaluation.pool_table import shown_numbers
+from prmkit.evaluation.pool_table import shown_numbers, usable
 from prmkit.evaluation.run import Evaluation, ModelFigures
 from prmkit.evaluation.statistics import Estimate
 from prmkit.evaluation.tables import Table, interval, number, table_of
-from prmkit.records import Record, Semantics, StepScores
+from prmkit.records import Record, StepScores, Unscored
 from prmkit.report import plots
-from prmkit.report.page import Report, share, shown_problem, write_page
+from prmkit.report.page import Report, ShownProblem, share, shown_problem, write_page
 
 MISTAKES = 8
 FULL_MODELS = 6
@@ -76,7 +76,7 @@ def write_evaluation(
         models=[_model(evaluation, n, m, protocol) for n, m in models],
         problems=_mistakes(evaluation, name, protocol),
         judged_by=name,
-        settings={k: v for k, v in settings.items() if v not in (None, (), [])},
+        settings={k: v for k, v in settings.items() if v not in (None, "", (), [], False)},
     )
 
 
@@ -211,47 +211,81 @@ def _told(name: str, estimate: Estimate) -> tuple[str, str, str]:
 
 class _Mistake(NamedTuple):
     certainty: float
-    case: int
+    records: list[Record]
+    title: str
 
 
-def _mistakes(evaluation: Evaluation, name: str, protocol: Protocol) -> list[Any]:
-    """The cases that a judge got wrong with the most certainty, as the templates show them."""
-    found: list[_Mistake] = []
-    semantics: Semantics = "correctness"
-    judgements = evaluation.judges[name]
-    for i, (case, judgement) in enumerate(zip(evaluation.cases, judgements, strict=True)):
-        verdict = decide(judgement, protocol.rule, evaluation.benchmark.equal)
-        scores = judgement.scores
-        if verdict is None or not isinstance(scores, StepScores) or not scores.values:
-            continue
-        if case.record.labels is None or hit(case, verdict):
-            continue
-        semantics = scores.semantics
-        found.append(_Mistake(_certainty(judgement, is_right(case), case.record), i))
+def _mistakes(evaluation: Evaluation, name: str, protocol: Protocol) -> list[ShownProblem]:
+    """What a judge got wrong with the most certainty: cases, or picks among samples."""
+    judged = list(zip(evaluation.cases, evaluation.judges[name], strict=True))
+    found = [m for case, said in judged if (m := _wrong_case(evaluation, case, said, protocol))]
+    if not found:
+        pools: dict[str, list[tuple[Case, Judgement]]] = {}
+        for case, said in judged:
+            pools.setdefault(case.record.trajectory.problem.id, []).append((case, said))
+        found = [m for pool in pools.values() if (m := _wrong_pick(pool, protocol.aggregation))]
     found.sort(key=lambda mistake: -mistake.certainty)
+    return [_shown(mistake, protocol) for mistake in found[:MISTAKES]]
+
+
+def _shown(mistake: _Mistake, protocol: Protocol) -> ShownProblem:
+    first = mistake.records[0].scores[0]
+    natural = NATURAL_THRESHOLD[first.semantics] if isinstance(first, StepScores) else 0.5
     threshold = protocol.rule.threshold
-    shown = []
-    for _, i in found[:MISTAKES]:
-        case = evaluation.cases[i]
-        scores = judgements[i].scores
-        assert isinstance(scores, StepScores)
+    report = Report(
+        title="",
+        pools=[],
+        which=0,
+        threshold=natural if threshold is None else threshold,
+        aggregation=protocol.aggregation,
+    )
+    return shown_problem(mistake.records, report)._replace(id=mistake.title)
+
+
+def _wrong_case(
+    evaluation: Evaluation, case: Case, said: Judgement, protocol: Protocol
+) -> _Mistake | None:
+    verdict = decide(said, protocol.rule, evaluation.benchmark.equal)
+    if verdict is None or case.record.labels is None or hit(case, verdict):
+        return None
+    title = f"{case.id} ({case.split})"
+    scores = said.scores
+    if isinstance(scores, StepScores) and scores.values:
         record = case.record.model_copy(update={"scores": (scores,)})
-        report = Report(
-            title="",
-            pools=[],
-            which=0,
-            threshold=NATURAL_THRESHOLD[semantics] if threshold is None else threshold,
-            aggregation="min",
-        )
-        problem = shown_problem([record], report)
-        shown.append(problem._replace(id=f"{case.id} ({case.split})"))
-    return shown
+        return _Mistake(_certainty(scores, is_right(case), case.record), [record], title)
+    if verdict.right is None:
+        told = "what the judge said cannot be read"
+    elif verdict.first_error is None:
+        told = "the judge says that all steps are right" if verdict.right else "it names no step"
+    else:
+        told = f"the judge says that step {verdict.first_error + 1} is the first wrong one"
+    record = case.record.model_copy(update={"scores": (Unscored(reason=told),)})
+    return _Mistake(0.0, [record], title)
 
 
-def _certainty(judgement: Judgement, right: bool, record: Record) -> float:
+def _wrong_pick(pool: list[tuple[Case, Judgement]], how: Aggregation) -> _Mistake | None:
+    """The sample that is picked, where it is wrong and another is right, and the best right one."""
+    scored = []
+    for case, said in pool:
+        scores = said.scores
+        if not isinstance(scores, StepScores) or not scores.values:
+            continue
+        if how in usable([scores]):
+            record = case.record.model_copy(update={"scores": (scores,)})
+            overall = aggregate_scores(scores, how)
+            scored.append((overall, bool(case.record.trajectory.correct), record))
+    right = [one for one in scored if one[1]]
+    if not right or len(right) == len(scored):
+        return None
+    picked, best = max(scored, key=lambda one: one[0]), max(right, key=lambda one: one[0])
+    if picked[0] <= best[0]:
+        return None
+    records = [picked[2], best[2]]
+    return _Mistake(picked[0] - best[0], records, records[0].trajectory.problem.id)
+
+
+def _certainty(scores: StepScores, right: bool, record: Record) -> float:
     """How sure a judge was of the opposite: of a wrong step that it is right, or the reverse."""
-    scores = judgement.scores
-    assert isinstance(scores, StepScores)
     shares = [share(value, scores.semantics) for value in scores.values]
     first = record.labels.first_error if record.labels is not None else None
     if right or first is None:

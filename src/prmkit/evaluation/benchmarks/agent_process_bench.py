@@ -257,6 +257,7 @@ BENCHMARK = Benchmark(
     content={subset: Content(_EACH) for subset in SUBSETS},
     newest_counts=True,
     gold=_gold,
+    keeps_unscored=True,
     perfect=("step_accuracy", "first_error_accuracy", "trajectory_accuracy"),
     columns=lambda names: [
         n

@@ -188,4 +188,5 @@ REDUNDANT = Benchmark(
     perfect=("solution_macro_f1", "step_macro_f1", "solution_auc", "step_auc"),
     floor={"solution_auc": 0.5, "step_auc": 0.5},
     gold=_gold_redundant,
+    takes=frozenset({"verdicts", "redundancy"}),
 )

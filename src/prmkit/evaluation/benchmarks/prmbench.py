@@ -63,31 +63,31 @@ WITHOUT_ERRORS = "multi_solutions"
 
 CONTENT = {
     "redundency": Content(
-        758, digest="9f6eade23f9d5add4043a9da4de6b11b61175a561059e4b58d922ca141150343"
+        758, digest="84d268294b234122487cd49d61b27a5210e155db492099c399fcc3d11d178c96"
     ),
     "circular": Content(
-        758, digest="42623d074993d56544e6ca383d15f8f81060c8049cf31d3ac0af5e085d75f06c"
+        758, digest="e560737c17ed10227b992c885ee8a4000e550bead2c4f703d812dfae303adb6b"
     ),
     "counterfactual": Content(
-        757, digest="a6ef1285a4741b1c551e5a7d4a50e52e54527c5c5f47d67b5af84c4365935bfc"
+        757, digest="a3d9e5754fb1229b74e705ea36ea4b1efdef4f4b8eed13ccdb9fe573f84c6b60"
     ),
     "step_contradiction": Content(
-        758, digest="9615d3e0377633c3a52d2ad685a6ca13a316605c27d05f4b879bb0136d87f2c6"
+        758, digest="24360cdf824883808e6370ce5cfb245d26f71a91944a56d6908edcebc697fede"
     ),
     "domain_inconsistency": Content(
-        757, digest="edba14bc2b10551a103e44a81fe5b743b2fa01eed025ffe0e7d7d9a919fc5a0e"
+        757, digest="2a929eb60cb8c47ea4d28317ee9f60aa4741d511602c9b26a22a4608cfc3dc1c"
     ),
     "confidence": Content(
-        757, digest="5435ccb52ded96ca502c0aec5b854e28ea728eaf23459ca0cff75118aeb591db"
+        757, digest="36f41446c28babf027613c66e0cb94393904357c28d34692592a4fba1edabcf4"
     ),
     "missing_condition": Content(
-        756, digest="cd9c37b052cbd2964a68fec96c0df3aee39c59f065a9a66e6cafe8fcf0b175ac"
+        756, digest="e7deb72680a1b6a81a02125125b010eba4677138d1f0454d9729788f68396b2d"
     ),
     "deception": Content(
-        750, digest="160d8a8674c37767652590734a81f92ad6e79b53eb768eef6ecb9072e3fb745c"
+        750, digest="cb1061ea427b98619b160538bc750738db00df19466f2599049a2dd8e1464fe8"
     ),
     "multi_solutions": Content(
-        165, digest="62587cd50a347d3d90c3cfa35439c27c198dc7955bdfbfc5c4bfdd3ea7f8e80f"
+        165, digest="e7153d35d36c52458ba8e65054dfc6f8ca6551596d2f66c1adbc9b51fc41b26b"
     ),
 }
 
@@ -302,6 +302,7 @@ BENCHMARK = Benchmark(
     perfect=("prm_score", *DIMENSIONS, *CLASSES.values(), "first_error_accuracy"),
     published_floor={"prm_score": 0.457},
     repeats=True,
+    takes=frozenset({"verdicts", "redundancy"}),
     columns=lambda names: [
         n
         for n in (

@@ -53,10 +53,10 @@ from prmkit.records import StepScores
 SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 CONTENT = {
     "gsm8k": Content(
-        400, 207, digest="de8850999412cbd40aca6c76768e44e20865779dc6b9e34bb8098036e65bea5b"
+        400, 207, digest="c42984da8b23eed0daf6d22a3d65b7c689ba326417ef560169a90834d1cc9160"
     ),
     "math": Content(
-        1000, 594, digest="cfa48a66b6886f8f649624c54287b3430ae90a0164613280e00cf1625be6b628"
+        1000, 594, digest="0c0781d5233cd7c39aeab020a407b6e32b6ad2cc730b521cfe638dfb020f9fc2"
     ),
     "olympiadbench": Content(1000, 661),
     "omnimath": Content(1000, 759),
@@ -235,6 +235,7 @@ BENCHMARK = Benchmark(
     judgement=judgement,
     published=published.PROCESSBENCH,
     content=CONTENT,
+    takes=frozenset({"verdicts", "splits"}),
     perfect=("f1", "tuned/f1", "optimum/f1"),
     floor={"f1": 0.0},
     columns=lambda names: [

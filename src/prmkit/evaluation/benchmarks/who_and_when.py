@@ -221,5 +221,6 @@ BENCHMARK = Benchmark(
     read_log=read_log,
     content={ALGORITHM: Content(126, 126), HAND: Content(58, 58)},
     gold=_gold,
+    keeps_unscored=True,
     perfect=("agent_accuracy", "step_accuracy"),
 )

@@ -389,3 +389,21 @@ def with_strict(
             if not name.endswith("auc")
         }
     return figures
+
+
+def missing_as_wrong(
+    judged: Judged, measure: Callable[[Judged], dict[str, Statistic]]
+) -> dict[str, Statistic]:
+    """Figures that count what is missing as wrong, of all cases and by split.
+
+    Where any is missing, those of the scored cases alone are given too.
+    """
+    strict = judged.strict()
+    figures = measure(strict)
+    for split in dict.fromkeys(case.split for case in judged.cases):
+        part = measure(strict.split(split))
+        figures |= {f"{split}/{name}": value for name, value in part.items()}
+    if judged.n_unscored:
+        scored = measure(judged.scored())
+        figures |= {f"scored_only/{name}": value for name, value in scored.items()}
+    return figures

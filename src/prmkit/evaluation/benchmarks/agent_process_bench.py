@@ -34,9 +34,8 @@ from prmkit.evaluation.cases import (
     data_files,
     gold_scores,
     read_cases,
-    splits,
 )
-from prmkit.evaluation.figures import Judged, share, true_first_error
+from prmkit.evaluation.figures import Judged, missing_as_wrong, share, true_first_error
 from prmkit.evaluation.judgements import Judgement, Verdict
 from prmkit.evaluation.statistics import Statistic, Sums
 from prmkit.formats.base import Row, need
@@ -198,14 +197,7 @@ def figures(
 ) -> Figures:
     """Accuracy of labels and of first errors, over all and by subset."""
     judged = Judged.of(cases, judgements, groups, protocol, "neutral")
-    result = _figures(judged.strict())
-    for subset in splits(cases):
-        part = _figures(judged.strict().split(subset))
-        result |= {f"{subset}/{name}": value for name, value in part.items()}
-    if judged.n_unscored:
-        scored = _figures(judged.scored())
-        result |= {f"scored_only/{name}": value for name, value in scored.items()}
-    return Figures(result)
+    return Figures(missing_as_wrong(judged, _figures))
 
 
 def _figures(judged: Judged) -> dict[str, Statistic]:

@@ -28,9 +28,8 @@ from prmkit.evaluation.cases import (
     data_files,
     first_error_labels,
     read_cases,
-    splits,
 )
-from prmkit.evaluation.figures import Judged
+from prmkit.evaluation.figures import Judged, missing_as_wrong
 from prmkit.evaluation.judgements import Judgement, Verdict
 from prmkit.evaluation.statistics import Statistic
 from prmkit.formats.base import Row, need
@@ -151,14 +150,7 @@ def figures(
 ) -> Figures:
     """Accuracies of agents and steps, over all and by part; a missing prediction is wrong."""
     judged = Judged.of(cases, judgements, groups, protocol, "right")
-    result = _figures(judged.strict())
-    for split in splits(cases):
-        part = _figures(judged.strict().split(split))
-        result |= {f"{split}/{name}": value for name, value in part.items()}
-    if judged.n_unscored:
-        scored = _figures(judged.scored())
-        result |= {f"scored_only/{name}": value for name, value in scored.items()}
-    return Figures(result)
+    return Figures(missing_as_wrong(judged, _figures))
 
 
 def _figures(judged: Judged) -> dict[str, Statistic]:

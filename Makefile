@@ -53,6 +53,7 @@ bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/r
 	$(BIN)/python benchmarks/embedded_world.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/labelling.py
 
 docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py

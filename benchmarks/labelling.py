@@ -55,7 +55,8 @@ METHODS: dict[str, MakeEstimator] = {
     "relative to root, 8": lambda t: relative(t, n_rollouts=8, to="root", least=0.5),
     "binary search, 8": lambda t: first_error(t, n_rollouts=8, stop_at_success=False),
     "binary search, 8, stop at success": lambda t: first_error(t, n_rollouts=8),
-    "sequential": sequential,
+    "sequential, error rate 0.1": sequential,
+    "sequential, error rate 0.05": lambda t: sequential(t, error_rate=0.05),
     "sequential, error rate 0.2": lambda t: sequential(t, error_rate=0.2),
     "sequential, right answers tested": lambda t: sequential(t, trust_right=False),
 }

@@ -172,6 +172,8 @@ class StepLabels(_Frozen):
         kind: ``hard`` (0 or 1), ``soft`` (in [0, 1]) or ``human`` (ratings -1, 0, 1).
         successes: of the rollouts from each step, how many reached the reference answer.
         trials: how many rollouts were run from each step.
+        certainty: how likely each label is the true one, in [0, 1], where its maker can tell;
+            training may weight by it.
         source: where the labels come from, such as ``"PRM800K"``.
     """
 
@@ -179,6 +181,7 @@ class StepLabels(_Frozen):
     kind: LabelKind
     successes: tuple[int | None, ...] | None = None
     trials: tuple[int | None, ...] | None = None
+    certainty: tuple[float | None, ...] | None = None
     source: Text | None = None
 
     @model_validator(mode="after")
@@ -197,6 +200,14 @@ class StepLabels(_Frozen):
                     f"label {index} is {value!r}; {self.kind} labels are {allowed}, "
                     "or null where a step is not labelled"
                 )
+        if self.certainty is not None:
+            if len(self.certainty) != len(self.values):
+                raise ValueError(
+                    f"{len(self.values)} labels with {len(self.certainty)} certainties"
+                )
+            for index, sure in enumerate(self.certainty):
+                if sure is not None and not 0 <= sure <= 1:
+                    raise ValueError(f"certainty {index} is {sure!r}; it is from 0 to 1")
         if (self.successes is None) != (self.trials is None):
             raise ValueError("'successes' and 'trials' come together; only one was given")
         if self.successes is not None and self.trials is not None:

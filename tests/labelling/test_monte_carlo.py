@@ -7,7 +7,7 @@ import random
 import pytest
 
 from prmkit.errors import InvalidRecord, RunFolderError
-from prmkit.labelling import Rollout, label, monte_carlo
+from prmkit.labelling import Rollout, label, monte_carlo, sequential
 from prmkit.ledger import Ledger
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Outcome, sample
@@ -195,3 +195,38 @@ def test_sampling_resumes_too(tmp_path):
     assert [t.correct for t in both[0]] == [True] * 3
     assert both[0][0].text == "answer 1"
     assert both[0][0].finish == "eos"
+
+
+def test_solutions_of_a_problem_share_the_rollouts_of_what_they_share():
+    """The problem alone and equal first steps are rolled out once, whoever asks for them."""
+    problem = Problem(id="p", prompt="?", answer="1")
+    items = [
+        Trajectory(problem=problem, steps=(STEPS[0], step), finish="eos", correct=False)
+        for step in STEPS[1:]
+    ]
+    policy = ScriptedPolicy(coin)
+    list(label(items, sequential, policy, judge, settings=SamplingSettings(), in_flight=2))
+    roots = [n for prefix, n in policy.requests if not prefix.steps]
+    assert roots == [4]
+    drawn = [(prefix.text, n) for prefix, n in policy.requests if prefix.steps]
+    assert {text for text, _ in drawn} == {"a\n"}
+
+
+def test_stopping_at_success_gives_the_same_labels_to_the_letter():
+    items = trajectories(60)
+    policies = ScriptedPolicy(coin), ScriptedPolicy(coin)
+    whole, early = (
+        list(
+            label(
+                items,
+                lambda t, s=stop: monte_carlo(t, n_rollouts=8, stop_at_success=s),
+                policy,
+                judge,
+                settings=SamplingSettings(),
+            )
+        )
+        for stop, policy in zip((False, True), policies, strict=True)
+    )
+    assert [r.labels.values for r in whole] == [r.labels.values for r in early]
+    counts = [sum(n for _, n in policy.requests) for policy in policies]
+    assert counts[1] < 0.8 * counts[0]

@@ -28,7 +28,7 @@ for _name, _help in {
     "evaluate": "Measure a model, or scores that are there, on a benchmark.",
     "compare": "Set evaluations side by side, with paired differences and tests.",
     "sample": "Sample solutions of problems from a language model.",
-    "label": "Label the steps of solutions by Monte Carlo rollouts.",
+    "label": "Label the steps of solutions by rollouts.",
     "train": "Train a discriminative PRM on labelled steps.",
     "convert": "Convert a file of labelled steps from one format to another.",
     "calibrate": "Fit a map from a model's scores to probabilities, and keep it beside the model.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from prmkit.cli.names import judge, model_folder
 from prmkit.errors import NothingToMeasure
 from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records
+from prmkit.labelling.methods import MethodSettings, estimator, leaves_open
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
 from prmkit.settings import at_least
@@ -27,8 +28,6 @@ class LabelSettings:
         file: solutions of problems with reference answers, in any format that prm convert reads.
         out: the run folder: config.json, records.jsonl, metrics.json.
         model: the completer: folder of a causal language model, its id, or embedded/policy.
-        rollouts: completions from each prefix.
-        kind: hard (1 if any completion is right) or soft (the share that is).
         temperature: divides the logits.
         top_p: keep the smallest set of likeliest tokens with at least this probability.
         max_new_tokens: of one completion.
@@ -44,8 +43,6 @@ class LabelSettings:
     _: KW_ONLY
     out: Path = Path("runs/label")
     model: str = "embedded/policy"
-    rollouts: int = 8
-    kind: Literal["hard", "soft"] = "hard"
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 512
@@ -57,12 +54,17 @@ class LabelSettings:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, rollouts=self.rollouts, in_flight=self.in_flight)
+        at_least(1, in_flight=self.in_flight)
         at_least(0, limit=self.limit)
 
 
-def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool = False) -> int:
-    """Label the steps of solutions by Monte Carlo rollouts.
+def label(
+    settings: Annotated[LabelSettings, Parameter(name="*")],
+    *,
+    method: Annotated[MethodSettings | None, Parameter(name="*")] = None,
+    json: bool = False,
+) -> int:
+    """Label the steps of solutions by rollouts.
 
     A label estimates how often this completer still gets the answer from there; that is not the
     same as whether the step is right. Interrupted, it goes on where it was when given again.
@@ -70,7 +72,7 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
     Args:
         json: print the metrics as JSON.
     """
-    from prmkit.labelling import Progress, monte_carlo
+    from prmkit.labelling import Progress
     from prmkit.labelling import label as run
     from prmkit.policies.hf import HFPolicy
 
@@ -84,22 +86,25 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
         max_new_tokens=settings.max_new_tokens,
         stop=settings.stop,
     )
-    claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
+    method = method or MethodSettings()
+    described = {k: v for k, v in asdict(settings).items() if k != "out"}
+    claim_folder(settings.out, {**described, **asdict(method)})
     policy = HFPolicy(model_folder(settings.model), device=settings.device)
-    done = rollouts = steps = unlabelled = 0
+    done = rollouts = tokens = steps = unlabelled = 0
     with (
         Ledger(settings.out / "ledger.sqlite", {"policy": policy.name}) as ledger,
         bars(quiet=json) as progress,
     ):
 
         def told(more: Progress) -> None:
-            nonlocal done, rollouts
-            done, rollouts = done + more.trajectories, rollouts + more.rollouts
+            nonlocal done, rollouts, tokens
+            done += more.trajectories
+            rollouts, tokens = rollouts + more.rollouts, tokens + more.tokens
             progress("label", done, len(trajectories))
 
         labelled = run(
             trajectories,
-            lambda t: monte_carlo(t, n_rollouts=settings.rollouts, kind=settings.kind),
+            estimator(method),
             policy,
             judge(),
             settings=drawing,
@@ -119,6 +124,7 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
         "steps": steps,
         "unlabelled_steps": unlabelled,
         "rollouts_this_time": rollouts,
+        "tokens_this_time": tokens,
     }
     write_json(settings.out / "metrics.json", metrics)
     if json:
@@ -126,4 +132,5 @@ def label(settings: Annotated[LabelSettings, Parameter(name="*")], *, json: bool
     else:
         out().print(figures("prm label", list(metrics.items())))
         say(f"records: {settings.out / 'records.jsonl'}")
-    return INCOMPLETE if unlabelled else DONE
+    # Searches leave the steps after the first wrong one open; that is no fault.
+    return INCOMPLETE if unlabelled and not leaves_open(method) else DONE

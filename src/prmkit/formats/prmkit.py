@@ -88,6 +88,7 @@ def schema() -> Any:
             ("kind", text),
             ("successes", counts),
             ("trials", counts),
+            ("certainty", pa.list_(number)),
             ("source", text),
         ]
     )

@@ -3,10 +3,13 @@
 from prmkit.labelling.first_error import first_error, sequential
 from prmkit.labelling.in_process import Progress, RolloutStore, label, run
 from prmkit.labelling.monte_carlo import monte_carlo, relative
+from prmkit.labelling.omega import OmegaSettings, OmegaTree, omega
 from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts
 
 __all__ = [
     "Estimator",
+    "OmegaSettings",
+    "OmegaTree",
     "Progress",
     "Rollout",
     "RolloutStore",
@@ -14,6 +17,7 @@ __all__ = [
     "first_error",
     "label",
     "monte_carlo",
+    "omega",
     "relative",
     "run",
     "sequential",

@@ -14,6 +14,7 @@ import os
 import platform
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,22 @@ from prmkit.embedded.world import problems
 from prmkit.evaluation import calibration
 from prmkit.evaluation.bootstrap import paired_bootstrap
 from prmkit.files import write_json
-from prmkit.labelling import RolloutStore, first_error, monte_carlo, relative, run, sequential
+from prmkit.labelling import (
+    RolloutStore,
+    consensus,
+    first_error,
+    monte_carlo,
+    relative,
+    run,
+    sequential,
+)
 from prmkit.labelling.in_process import content_key
 from prmkit.labelling.rollouts import MakeEstimator, Outcomes
 from prmkit.ledger import Ledger
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.sampling import sample
-from prmkit.records import StepLabels, Trajectory
+from prmkit.records import Record, StepLabels, StepScores, Trajectory
+from prmkit.scorers.loading import load_scorer
 
 RESULTS = Path(__file__).parent / "results" / "labelling.json"
 SAMPLES = 8
@@ -125,6 +135,10 @@ def measured(
     return {k: round(v, 4) for k, v in result.items()}
 
 
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
 def solutions(policy: HFPolicy, n: int, place: Path) -> list[Trajectory]:
     items = list(problems("train", -(-n // SAMPLES), start=50_000))
     with Ledger(place / "solutions.sqlite", {"n": n}) as ledger:
@@ -174,6 +188,55 @@ def compare(items: Sequence[Trajectory], store: RolloutStore, say: Callable[[str
     return {"methods": table, "stop_at_success_gives_the_same_labels": all(same)}
 
 
+def agreements(
+    items: Sequence[Trajectory], store: RolloutStore, weak: RolloutStore, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What is left, and how true it is, where rollouts agree with another labeller."""
+    truth = {content_key(t): true_labels(t) for t in items}
+    linear = METHODS["linear, any of 8"]
+    stopped = METHODS["linear, any of 8, stop at both"]
+
+    def rolled(make: MakeEstimator, rollouts: RolloutStore) -> list[Record]:
+        labels: list[StepLabels] = []
+        for at in range(0, len(items), BATCH):
+            labels += run([make(t) for t in items[at : at + BATCH]], rollouts)
+        return [Record(trajectory=t, labels=found) for t, found in zip(items, labels, strict=True)]
+
+    def judged() -> list[Record]:
+        found = []
+        for t, scores in zip(items, load_scorer(WEIGHTS / "prm").score(items), strict=True):
+            assert isinstance(scores, StepScores)
+            labels = StepLabels(values=tuple(float(v >= 0.5) for v in scores.values), kind="hard")
+            found.append(Record(trajectory=t, labels=labels))
+        return found
+
+    ours = rolled(linear, store)
+    others = {
+        "rollouts alone": ours,
+        "the shipped PRM, as a judge": judged(),
+        "rollouts of the base model": rolled(stopped, weak),
+    }
+    table: dict[str, Any] = {}
+    for name, other in others.items():
+        found = list(consensus(ours, other))
+        kept = [a.record for a in found if a.outcome == "agree"]
+        labels = [r.labels for r in kept if r.labels]
+        true = [truth[content_key(r.trajectory)] for r in kept]
+        hits = [f.first_error == t.first_error for f, t in zip(labels, true, strict=True)]
+        table[name] = {
+            "kept": round(len(kept) / len(items), 4),
+            "kept_of_wrong_solutions": round(
+                sum(t.first_error is not None for t in true)
+                / sum(truth[content_key(t)].first_error is not None for t in items),
+                4,
+            ),
+            "outcomes": dict(Counter(a.outcome for a in found)),
+            **measured(labels, true, hits),
+        }
+        say(f"consensus with {name}: {table[name]}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--solutions", type=int, default=1200)
@@ -183,10 +246,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = options.work or Path(temporary)
         policy = HFPolicy(WEIGHTS / "policy", device="cpu")
+        base = HFPolicy(WEIGHTS / "base", device="cpu")
         items = solutions(policy, options.solutions, place)
-        with Ledger(place / "rollouts.sqlite", {"policy": policy.name, "seed": 3}) as ledger:
+        with (
+            Ledger(place / "rollouts.sqlite", {"policy": policy.name, "seed": 3}) as ledger,
+            Ledger(place / "weak.sqlite", {"policy": base.name, "seed": 3}) as weak_ledger,
+        ):
             store = RolloutStore(policy, judge, SAMPLING, 3, ledger)
-            found = compare(items, store, lambda text: print(text, flush=True))
+            weak = RolloutStore(base, judge, SAMPLING, 3, weak_ledger)
+            found = compare(items, store, say)
+            found["consensus_with"] = agreements(items, store, weak, say)
     truth = [true_labels(t) for t in items]
     write_json(
         options.out,

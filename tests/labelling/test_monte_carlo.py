@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prmkit.errors import InvalidRecord, RunFolderError
+from prmkit.errors import InvalidRecord, InvalidSetting, RunFolderError
 from prmkit.labelling import Rollout, label, monte_carlo, sequential
+from prmkit.labelling.methods import MethodSettings, estimator
+from prmkit.labelling.monte_carlo import log_mean_exp
 from prmkit.ledger import Ledger
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Outcome, sample
@@ -230,3 +235,51 @@ def test_stopping_at_success_gives_the_same_labels_to_the_letter():
     assert [r.labels.values for r in whole] == [r.labels.values for r in early]
     counts = [sum(n for _, n in policy.requests) for policy in policies]
     assert counts[1] < 0.8 * counts[0]
+
+
+def test_soft_labels_by_log_mean_exp():
+    """By hand, of 4 rewards 1, 0, 0, 0 and eta = 2: ln((e^2 + 3) / 4) / 2 = ln(2.597264) / 2."""
+    replies = {1: [True, False, False, False], 2: [False] * 4}
+    trajectory = Trajectory(problem=PROBLEM, steps=STEPS[:2])
+    _, labels = run(trajectory, replies, n_rollouts=4, kind="soft", eta=2.0)
+    assert labels.values == (pytest.approx(0.4772293, abs=1e-7), 0.0)
+    assert labels.source == "monte_carlo, 4 rollouts, eta 2"
+    made = estimator(MethodSettings(kind="soft", rollouts=4, eta=2.0))(trajectory)
+    next(made)
+    with pytest.raises(StopIteration) as done:
+        made.send([[Rollout(r) for r in replies[m]] for m in (1, 2)])
+    assert done.value.value == labels
+
+
+@given(st.integers(1, 64), st.data(), st.floats(0, 20))
+def test_log_mean_exp_of_every_share(trials, data, eta):
+    successes = data.draw(st.integers(0, trials))
+    plain = math.log(sum([math.exp(eta)] * successes + [1.0] * (trials - successes)) / trials)
+    expected = plain / eta if eta > 1e-3 else successes / trials
+    assert log_mean_exp(successes / trials, eta) == pytest.approx(
+        expected, abs=1e-3 * (eta < 1e-2) + 1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("eta", "expected"), [(1e-300, 0.25), (1e-9, 0.25), (1e308, 1.0), (math.inf, 1.0)]
+)
+def test_log_mean_exp_at_its_ends(eta, expected):
+    assert log_mean_exp(0.25, eta) == pytest.approx(expected, abs=1e-9)
+    assert (log_mean_exp(0.0, eta), log_mean_exp(1.0, eta)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eta": 1.0},
+        {"kind": "soft", "eta": -1.0},
+        {"kind": "soft", "eta": math.nan},
+        {"kind": "soft", "stop_at_success": True},
+    ],
+)
+def test_what_has_no_meaning_is_refused_at_once(settings):
+    with pytest.raises(InvalidSetting):
+        MethodSettings(**settings)
+    with pytest.raises(InvalidSetting):
+        next(monte_carlo(Trajectory(problem=PROBLEM, steps=STEPS), **settings))

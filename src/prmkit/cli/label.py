@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.names import judge, model_folder
-from prmkit.errors import NothingToMeasure
+from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records
 from prmkit.labelling.methods import MethodSettings, estimator, leaves_open
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
+from prmkit.records import Record
 from prmkit.settings import at_least
 
 
@@ -34,6 +38,10 @@ class LabelSettings:
         stop: a text that ends a completion; give it once per text.
         limit: solutions at most; 0 for all.
         in_flight: solutions that share batches.
+        consensus: labels of the same solutions that somebody else made, a records file; what both
+            agree on is kept, by the first wrong step.
+        on_disagreement: drop (into dropped.jsonl, with the reason) or mark (kept, with the reason
+            in the record's meta).
         from_: format of the file; by default what its first rows say.
         seed: of everything that is drawn.
         device: cpu or cuda; by default a GPU where there is one.
@@ -49,6 +57,8 @@ class LabelSettings:
     stop: tuple[str, ...] = ()
     limit: int = 0
     in_flight: int = 16
+    consensus: Path | None = None
+    on_disagreement: Literal["drop", "mark"] = "drop"
     from_: str | None = None
     seed: int = 0
     device: str | None = None
@@ -56,6 +66,8 @@ class LabelSettings:
     def __post_init__(self) -> None:
         at_least(1, in_flight=self.in_flight)
         at_least(0, limit=self.limit)
+        if self.consensus is None and self.on_disagreement != "drop":
+            raise InvalidSetting("on_disagreement has no meaning without consensus")
 
 
 def label(
@@ -80,6 +92,7 @@ def label(
     trajectories = [r.trajectory for r in islice(records, settings.limit or None)]
     if not trajectories:
         raise NothingToMeasure(f"{settings.file} holds no solution")
+    others = None if settings.consensus is None else list(read_records(settings.consensus))
     drawing = SamplingSettings(
         temperature=settings.temperature,
         top_p=settings.top_p,
@@ -90,7 +103,7 @@ def label(
     described = {k: v for k, v in asdict(settings).items() if k != "out"}
     claim_folder(settings.out, {**described, **asdict(method)})
     policy = HFPolicy(model_folder(settings.model), device=settings.device)
-    done = rollouts = tokens = steps = unlabelled = 0
+    done = rollouts = tokens = 0
     with (
         Ledger(settings.out / "ledger.sqlite", {"policy": policy.name}) as ledger,
         bars(quiet=json) as progress,
@@ -113,19 +126,8 @@ def label(
             ledger=ledger,
             on_progress=told,
         )
-        with atomic_text(settings.out / "records.jsonl") as file:
-            for record in labelled:
-                values = record.labels.values if record.labels else ()
-                steps += len(values)
-                unlabelled += sum(v is None for v in values)
-                file.write(record.model_dump_json() + "\n")
-    metrics = {
-        "solutions": len(trajectories),
-        "steps": steps,
-        "unlabelled_steps": unlabelled,
-        "rollouts_this_time": rollouts,
-        "tokens_this_time": tokens,
-    }
+        counts = _write(labelled, others, settings)
+    metrics = {**counts, "rollouts_this_time": rollouts, "tokens_this_time": tokens}
     write_json(settings.out / "metrics.json", metrics)
     if json:
         print_json({**metrics, "out": str(settings.out)})
@@ -133,4 +135,33 @@ def label(
         out().print(figures("prm label", list(metrics.items())))
         say(f"records: {settings.out / 'records.jsonl'}")
     # Searches leave the steps after the first wrong one open; that is no fault.
-    return INCOMPLETE if unlabelled and not leaves_open(method) else DONE
+    return INCOMPLETE if counts["unlabelled_steps"] and not leaves_open(method) else DONE
+
+
+def _write(
+    labelled: Iterable[Record], others: list[Record] | None, settings: LabelSettings
+) -> dict[str, int]:
+    """Write the records, and those that are dropped; how many of what."""
+    from prmkit.labelling import Agreed, consensus
+
+    counts = Counter(solutions=0, steps=0, unlabelled_steps=0)
+    compared = (
+        (Agreed(r, "agree") for r in labelled) if others is None else consensus(labelled, others)
+    )
+    with ExitStack() as stack:
+        kept = stack.enter_context(atomic_text(settings.out / "records.jsonl"))
+        dropped = kept
+        if others is not None and settings.on_disagreement == "drop":
+            dropped = stack.enter_context(atomic_text(settings.out / "dropped.jsonl"))
+        for record, outcome in compared:
+            values = record.labels.values if record.labels else ()
+            counts["solutions"] += 1
+            counts["steps"] += len(values)
+            counts["unlabelled_steps"] += sum(v is None for v in values)
+            if others is not None:
+                counts[f"consensus: {outcome}"] += 1
+            if outcome != "agree":
+                record = record.replace(meta={**record.meta, "consensus": outcome})
+            file = kept if outcome == "agree" else dropped
+            file.write(record.model_dump_json() + "\n")
+    return dict(counts)

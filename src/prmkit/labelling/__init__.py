@@ -1,5 +1,6 @@
 """Where labels come from: estimators that ask for rollouts, and drivers that run them."""
 
+from prmkit.labelling.consensus import Agreed, consensus
 from prmkit.labelling.first_error import first_error, sequential
 from prmkit.labelling.in_process import Progress, RolloutStore, label, run
 from prmkit.labelling.monte_carlo import monte_carlo, relative
@@ -7,6 +8,7 @@ from prmkit.labelling.omega import OmegaSettings, OmegaTree, omega
 from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts
 
 __all__ = [
+    "Agreed",
     "Estimator",
     "OmegaSettings",
     "OmegaTree",
@@ -14,6 +16,7 @@ __all__ = [
     "Rollout",
     "RolloutStore",
     "Rollouts",
+    "consensus",
     "first_error",
     "label",
     "monte_carlo",

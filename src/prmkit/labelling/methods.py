@@ -7,7 +7,7 @@ from typing import Literal
 
 from prmkit.errors import InvalidSetting
 from prmkit.labelling.first_error import first_error, sequential
-from prmkit.labelling.monte_carlo import monte_carlo, relative
+from prmkit.labelling.monte_carlo import check, monte_carlo, relative
 from prmkit.labelling.rollouts import MakeEstimator
 from prmkit.settings import at_least
 
@@ -23,6 +23,8 @@ class MethodSettings:
             the first wrong step) or sequential (a test with a stated error rate; the cheapest).
         rollouts: of mc, relative and first-error: completions from each prefix.
         kind: of mc: hard (1 if any completion is right) or soft (the share that is).
+        eta: of mc's soft labels: above 0, a log-mean-exp with this factor instead of the mean
+            (ER-PRM).
         stop_at_success: of mc and first-error: no more completions of a prefix once one is right;
             the labels stay the same.
         stop_at_error: of mc: no more prefixes after the first step labelled 0.
@@ -35,6 +37,7 @@ class MethodSettings:
     method: Method = "mc"
     rollouts: int = 8
     kind: Literal["hard", "soft"] = "hard"
+    eta: float = 0.0
     stop_at_success: bool = False
     stop_at_error: bool = False
     to: Literal["previous", "root"] = "previous"
@@ -44,6 +47,7 @@ class MethodSettings:
 
     def __post_init__(self) -> None:
         at_least(1, rollouts=self.rollouts, most=self.most)
+        check(self.kind, stop_at_success=self.stop_at_success, eta=self.eta)
         for field in fields(self):
             taken = field.name == "method" or field.name in TAKES[self.method]
             if not taken and getattr(self, field.name) != field.default:
@@ -54,7 +58,7 @@ class MethodSettings:
 
 
 TAKES: dict[Method, tuple[str, ...]] = {
-    "mc": ("rollouts", "kind", "stop_at_success", "stop_at_error"),
+    "mc": ("rollouts", "kind", "eta", "stop_at_success", "stop_at_error"),
     "relative": ("rollouts", "to", "least"),
     "first-error": ("rollouts", "stop_at_success"),
     "sequential": ("error_rate", "most"),
@@ -76,6 +80,7 @@ def estimator(settings: MethodSettings) -> MakeEstimator:
             kind=settings.kind,
             stop_at_success=settings.stop_at_success,
             stop_at_error=settings.stop_at_error,
+            eta=settings.eta,
         )
     if settings.method == "relative":
         return lambda t: relative(

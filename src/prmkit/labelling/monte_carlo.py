@@ -7,6 +7,7 @@ one fails after right ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Literal
 
@@ -34,11 +35,13 @@ def monte_carlo(
     kind: Literal["hard", "soft"] = "hard",
     stop_at_success: bool = False,
     stop_at_error: bool = False,
+    eta: float = 0.0,
 ) -> Estimator:
     """Label every step by `n_rollouts` completions from the prefix that it ends.
 
         hard: y_i = 1 if any of the K completions is right, else 0
-        soft: y_i = (right completions) / K
+        soft: y_i = (right completions) / K, or with eta the log-mean-exp of their rewards,
+              y_i = 1/eta log(1/K sum of exp(eta * [right]))
 
     The last step of a finished trajectory needs no rollout: its outcome is known. A completion
     that could not be judged is no trial; a step without trials is not labelled.
@@ -51,15 +54,18 @@ def monte_carlo(
             are those of any-of-K to the letter, since the waves are its first completions.
         stop_at_error: step by step, and no more after the first step labelled 0, as Math-Shepherd
             trains; later steps are not labelled.
+        eta: of soft labels: how much a right completion counts above a wrong one, as in
+            KL-regularised RL whose reference policy is the completer; 0 is the mean, and the more,
+            the nearer to any-of-K.
 
     Returns:
         A generator, see `prmkit.labelling.rollouts.Estimator`.
 
-    Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 3 (hard) and 4 (soft).
+    Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 3 (hard) and 4 (soft);
+    Zhang et al. 2024, ER-PRM, arXiv:2412.11006, for eta.
     """
     at_least(1, n_rollouts=n_rollouts)
-    if stop_at_success and kind == "soft":
-        raise InvalidSetting("a share of K needs all K: stop_at_success is for hard labels")
+    check(kind, stop_at_success=stop_at_success, eta=eta)
     needs_reference(trajectory)
     n_steps = len(trajectory.steps)
     known = is_finished(trajectory) and n_steps > 0
@@ -76,7 +82,17 @@ def monte_carlo(
         if known:
             tallies.append(Tally(int(bool(trajectory.correct)), 1))
     tallies += [NOTHING] * (n_steps - len(tallies))
-    return labels_of(tallies, kind, f"monte_carlo, {n_rollouts} rollouts")
+    named = f", eta {eta:g}" if eta else ""
+    return labels_of(tallies, kind, f"monte_carlo, {n_rollouts} rollouts{named}", eta)
+
+
+def check(kind: Literal["hard", "soft"], *, stop_at_success: bool, eta: float) -> None:
+    """Refuse what has no meaning for labels of a kind."""
+    at_least(0, eta=eta)
+    if stop_at_success and kind == "soft":
+        raise InvalidSetting("a share of K needs all K: stop_at_success is for hard labels")
+    if eta and kind == "hard":
+        raise InvalidSetting("eta weights the share of right completions: it is for soft labels")
 
 
 def _tally(
@@ -105,13 +121,25 @@ def waves(n: int) -> list[int]:
     return sizes + ([rest] if rest else [])
 
 
-def labels_of(tallies: Sequence[Tally], kind: Literal["hard", "soft"], source: str) -> StepLabels:
+def log_mean_exp(share: float, eta: float) -> float:
+    """1/eta log(1 - share + share * exp(eta)), in [0, 1]; the share itself where eta is 0."""
+    if eta < 1e-12 or share in (0, 1):
+        return share  # The two differ by less than eta / 8.
+    # Rewritten so that neither a large eta overflows nor a small one cancels.
+    return min(max(1 + math.log1p((1 - share) * math.expm1(-eta)) / eta, 0.0), 1.0)
+
+
+def labels_of(
+    tallies: Sequence[Tally], kind: Literal["hard", "soft"], source: str, eta: float = 0.0
+) -> StepLabels:
     """Labels of prefixes: any success, or the share; None where nothing could be judged."""
 
     def value(tally: Tally) -> float | None:
         if not tally.trials:
             return None
-        return float(tally.successes > 0) if kind == "hard" else tally.successes / tally.trials
+        if kind == "hard":
+            return float(tally.successes > 0)
+        return log_mean_exp(tally.successes / tally.trials, eta)
 
     return StepLabels(
         values=tuple(map(value, tallies)),

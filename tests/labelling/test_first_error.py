@@ -98,8 +98,8 @@ def test_stopping_at_success_gives_the_labels_of_any_of_k(draws, n):
 
 
 def test_waves():
-    assert waves(8) == [1, 1, 2, 4]
-    assert waves(5) == [1, 1, 2, 1]
+    assert waves(8) == [1, 1, 1, 1, 2, 2]
+    assert waves(5) == [1, 1, 1, 1, 1]
     assert sum(waves(1000)) == 1000
 
 

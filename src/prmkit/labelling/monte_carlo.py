@@ -24,7 +24,7 @@ from prmkit.labelling.rollouts import (
 from prmkit.records import StepLabels, Trajectory
 from prmkit.settings import at_least
 
-WAVES = (1, 1, 2, 4, 8, 16, 32, 64)
+WAVES = (1, 1, 1, 1, 2, 2, 4, 4, 8, 16, 32, 64)
 """How many rollouts are asked for at a time where a success may end it."""
 
 
@@ -111,7 +111,7 @@ def _tally(
 
 
 def waves(n: int) -> list[int]:
-    """`n` rollouts in waves that grow: 1, 1, 2, 4 and so on."""
+    """`n` rollouts in waves that grow: single ones first."""
     sizes: list[int] = []
     for size in WAVES:
         if sum(sizes) >= n:

@@ -35,6 +35,7 @@ from prmkit.labelling import (
     consensus,
     first_error,
     monte_carlo,
+    places,
     relative,
     run,
     sequential,
@@ -218,7 +219,7 @@ def agreements(
     }
     table: dict[str, Any] = {}
     for name, other in others.items():
-        found = list(consensus(ours, other))
+        found = list(consensus(ours, places(other)))
         kept = [a.record for a in found if a.outcome == "agree"]
         labels = [r.labels for r in kept if r.labels]
         true = [truth[content_key(r.trajectory)] for r in kept]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prmkit.cli import main
 from prmkit.errors import InvalidRecord, InvalidSetting
 from prmkit.formats.files import read_records, write_records
-from prmkit.labelling import consensus
+from prmkit.labelling import consensus, places
 from prmkit.labelling.consensus import right_steps
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 
@@ -24,7 +24,7 @@ def record(values, kind="hard", name="p", text="step", n=None):
 
 
 def outcome(first, other):
-    (agreed,) = consensus([first], [other])
+    (agreed,) = consensus([first], places([other]))
     assert agreed.record == first
     return agreed.outcome
 
@@ -57,16 +57,16 @@ def test_kinds_are_compared_by_their_first_wrong_step():
 def test_solutions_are_known_by_their_text():
     ours = [record((1, 0), text="a"), record((1, 0), text="b"), record(None, text="a", n=2)]
     others = [record(None, text="b", n=2), record((1, 0), text="a"), record((1, 0), text="a")]
-    assert [a.outcome for a in consensus(ours, others)] == ["agree", *["not labelled"] * 2]
+    assert [a.outcome for a in consensus(ours, places(others))] == ["agree", *["not labelled"] * 2]
     assert outcome(record((1, 0), name="p"), record((1, 0), name="q")) == "not labelled"
 
 
 def test_contradictory_labels_of_one_solution_are_refused():
     twice = [record((1, 0)), record((1, 1))]
     with pytest.raises(InvalidRecord, match="labelled twice, with 1 right steps and 2 right steps"):
-        list(consensus([record((1, 0))], twice))
+        places(twice)
     with pytest.raises(InvalidRecord, match="with 1 right steps and an open step"):
-        list(consensus([], [record((1, 0)), record((1, None))]))
+        places([record((1, 0)), record((1, None))])
 
 
 VALUES = st.lists(st.sampled_from([0.0, 1.0, None]), max_size=6).map(tuple)
@@ -145,6 +145,17 @@ def test_prm_label_marks_them(labelled):
     assert ["consensus" not in m.meta for m in marked] == [
         e == "agree" for e in expected_outcomes(records)
     ]
+
+
+def test_others_that_label_none_of_the_solutions_are_refused_before_any_work(labelled, capsys):
+    arguments, folder, records = labelled
+    write_records([r.replace(labels=None) for r in records], folder / "bare.jsonl")
+    write_records([record((1, 0), name="elsewhere")], folder / "elsewhere.jsonl")
+    for name in ("bare.jsonl", "elsewhere.jsonl"):
+        assert run(*arguments, folder / "refused", "--consensus", folder / name) == 1
+        told = " ".join(capsys.readouterr().err.split())
+        assert "labels none of the 9 solutions" in told
+        assert not (folder / "refused").exists()
 
 
 def test_marking_without_others_is_refused(tmp_path):

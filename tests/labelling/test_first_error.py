@@ -128,6 +128,13 @@ def test_relative_values_by_hand():
     assert labels.values == (1.0, 1.0, 0.0)
 
 
+def test_after_a_step_that_lost_value_others_may_keep_it():
+    """Only where nothing is left all steps are wrong: GenPRM's rule is one of neighbours."""
+    wins = {0: 4, 1: 4, 2: 2, 3: 2, 4: 0, 5: 1}
+    _, labels = drive(relative(solution(5), n_rollouts=4), lambda m, number: number < wins[m])
+    assert labels.values == (1.0, 0.0, 1.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("value", [0.3, 0.6, 0.9])
 def test_the_sequential_test_keeps_its_error_rate(value):
     """A completer as the test assumes it: the place is another one in at most the stated share."""
@@ -196,5 +203,10 @@ def test_methods_take_their_own_settings_alone():
         lambda m, k: k % 2 == 0,
     )
     assert sum(n for m, n in asked.items() if m) == 3
+    for wrong in ({"method": "sequential", "error_rate": 0.7}, {"method": "relative", "least": 0}):
+        with pytest.raises(InvalidSetting, match="must be above 0"):
+            MethodSettings(**wrong)
+    with pytest.raises(InvalidSetting, match="least is -1"):
+        next(relative(solution(2), least=-1))
     with pytest.raises(InvalidSetting, match="kind has no meaning for the method sequential"):
         MethodSettings(method="sequential", kind="soft")

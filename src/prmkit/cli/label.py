@@ -20,7 +20,7 @@ from prmkit.formats.files import read_records
 from prmkit.labelling.methods import MethodSettings, estimator, leaves_open
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
-from prmkit.records import Record
+from prmkit.records import Record, Trajectory
 from prmkit.settings import at_least
 
 
@@ -92,7 +92,7 @@ def label(
     trajectories = [r.trajectory for r in islice(records, settings.limit or None)]
     if not trajectories:
         raise NothingToMeasure(f"{settings.file} holds no solution")
-    others = None if settings.consensus is None else list(read_records(settings.consensus))
+    others = _others(settings, trajectories)
     drawing = SamplingSettings(
         temperature=settings.temperature,
         top_p=settings.top_p,
@@ -138,8 +138,26 @@ def label(
     return INCOMPLETE if counts["unlabelled_steps"] and not leaves_open(method) else DONE
 
 
+def _others(
+    settings: LabelSettings, trajectories: list[Trajectory]
+) -> dict[str, int | None] | None:
+    """The labels that are to be agreed with, of some of these solutions at least."""
+    from prmkit.labelling import places
+    from prmkit.labelling.in_process import content_key
+
+    if settings.consensus is None:
+        return None
+    known = places(read_records(settings.consensus))
+    if not any(content_key(t) in known for t in trajectories):
+        raise NothingToMeasure(
+            f"{settings.consensus} labels none of the {len(trajectories)} solutions of "
+            f"{settings.file}; it needs labels of the same problems, steps and separators"
+        )
+    return known
+
+
 def _write(
-    labelled: Iterable[Record], others: list[Record] | None, settings: LabelSettings
+    labelled: Iterable[Record], others: dict[str, int | None] | None, settings: LabelSettings
 ) -> dict[str, int]:
     """Write the records, and those that are dropped; how many of what."""
     from prmkit.labelling import Agreed, consensus

@@ -1,6 +1,6 @@
 """Where labels come from: estimators that ask for rollouts, and drivers that run them."""
 
-from prmkit.labelling.consensus import Agreed, consensus
+from prmkit.labelling.consensus import Agreed, consensus, places
 from prmkit.labelling.first_error import first_error, sequential
 from prmkit.labelling.in_process import Progress, RolloutStore, label, run
 from prmkit.labelling.monte_carlo import monte_carlo, relative
@@ -21,6 +21,7 @@ __all__ = [
     "label",
     "monte_carlo",
     "omega",
+    "places",
     "relative",
     "run",
     "sequential",

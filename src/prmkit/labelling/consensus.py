@@ -9,7 +9,7 @@ Reference: Zhang et al. 2025, arXiv:2501.07301, section 3.1: of 860,000 solution
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from prmkit.errors import InvalidRecord
@@ -30,18 +30,11 @@ class Agreed(NamedTuple):
     outcome: Outcome
 
 
-def consensus(records: Iterable[Record], others: Iterable[Record]) -> Iterator[Agreed]:
-    """Compare each record's labels with another labeller's of the same solution, in order.
-
-    Solutions are the same where problem, steps and separator are. Steps after the first wrong one
-    do not count, so a search that leaves them open can be compared with rollouts of every prefix.
-
-    Args:
-        records: labelled solutions, one at a time.
-        others: the other labeller's; all are held in memory, by a digest and a number each.
+def places(others: Iterable[Record]) -> dict[str, int | None]:
+    """By content, how many steps of a solution are right before the first wrong one.
 
     Raises:
-        InvalidRecord: `others` holds a solution twice, with different first wrong steps.
+        InvalidRecord: a solution stands there twice, with different first wrong steps.
     """
     known: dict[str, int | None] = {}
     for record in others:
@@ -53,6 +46,19 @@ def consensus(records: Iterable[Record], others: Iterable[Record]) -> Iterator[A
                 f"a solution of the problem {record.trajectory.problem.id!r} is labelled twice, "
                 f"with {_told(known[key])} and {_told(place)}; keep one of the two"
             )
+    return known
+
+
+def consensus(records: Iterable[Record], known: Mapping[str, int | None]) -> Iterator[Agreed]:
+    """Compare each record's labels with another labeller's of the same solution, in order.
+
+    Solutions are the same where problem, steps and separator are. Steps after the first wrong one
+    do not count, so a search that leaves them open can be compared with rollouts of every prefix.
+
+    Args:
+        records: labelled solutions, one at a time.
+        known: the other labeller's, by `places`.
+    """
     for record in records:
         key = content_key(record.trajectory)
         if key not in known or record.labels is None:

@@ -156,9 +156,14 @@ def sequential(
     return _decided(weights, n, tallies, source)
 
 
-def _check_chances(error_rate: float, kept: float, left: float, growth: float) -> None:
+def check_error_rate(error_rate: float) -> None:
+    """Refuse a share of errors that no test can have, or that no test is needed for."""
     if not 0 < error_rate < 0.5:
         raise InvalidSetting(f"error_rate is {error_rate!r}; it must be above 0 and below 0.5")
+
+
+def _check_chances(error_rate: float, kept: float, left: float, growth: float) -> None:
+    check_error_rate(error_rate)
     if not 0 < left < 1 or not 0 < kept < 1 or not 0 <= growth <= 1:
         raise InvalidSetting(
             f"left is {left!r}, kept {kept!r} and growth {growth!r}; left and kept must be between "

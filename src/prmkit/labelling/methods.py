@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from prmkit.errors import InvalidSetting
-from prmkit.labelling.first_error import first_error, sequential
+from prmkit.labelling.first_error import check_error_rate, first_error, sequential
 from prmkit.labelling.monte_carlo import check, monte_carlo, relative
 from prmkit.labelling.rollouts import MakeEstimator
-from prmkit.settings import at_least
+from prmkit.settings import above, at_least
 
 Method = Literal["mc", "relative", "first-error", "sequential"]
 
@@ -47,6 +47,8 @@ class MethodSettings:
 
     def __post_init__(self) -> None:
         at_least(1, rollouts=self.rollouts, most=self.most)
+        above(0, least=self.least)
+        check_error_rate(self.error_rate)
         check(self.kind, stop_at_success=self.stop_at_success, eta=self.eta)
         for field in fields(self):
             taken = field.name == "method" or field.name in TAKES[self.method]

@@ -22,7 +22,7 @@ from prmkit.labelling.rollouts import (
     needs_reference,
 )
 from prmkit.records import StepLabels, Trajectory
-from prmkit.settings import at_least
+from prmkit.settings import above, at_least
 
 WAVES = (1, 1, 1, 1, 2, 2, 4, 4, 8, 16, 32, 64)
 """How many rollouts are asked for at a time where a success may end it."""
@@ -175,6 +175,7 @@ def relative(
     of the same values is the advantage of Setlur et al. 2024, PAV, arXiv:2410.08146, eq. 2.
     """
     at_least(1, n_rollouts=n_rollouts)
+    above(0, least=least)
     needs_reference(trajectory)
     n_steps = len(trajectory.steps)
     known = is_finished(trajectory) and n_steps > 0
@@ -184,11 +185,13 @@ def relative(
     if known:
         tallies.append(Tally(int(bool(trajectory.correct)), 1))
     values: list[float | None] = []
+    lost = False
     for i in range(1, n_steps + 1):
         before, now = tallies[i - 1 if to == "previous" else 0], tallies[i]
         if not before.trials or not now.trials:
             values.append(None)
-        elif not now.successes or 0.0 in values:
+        elif lost or not now.successes:
+            lost = True
             values.append(0.0)
         else:
             share = now.successes / now.trials

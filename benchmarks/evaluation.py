@@ -32,6 +32,7 @@ from prmkit.evaluation.benchmarks import BENCHMARKS
 from prmkit.evaluation.benchmarks.best_of_n import pools_of
 from prmkit.evaluation.best_of_n import shuffles
 from prmkit.evaluation.cases import Case, group_numbers, is_repeated
+from prmkit.evaluation.figures import Judged
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.pool_table import (
     PickSettings,
@@ -44,12 +45,14 @@ from prmkit.evaluation.run import MeasureSettings, measure
 from prmkit.evaluation.score_files import in_order, read_scores, stored_scores
 from prmkit.evaluation.statistics import Bootstrap
 from prmkit.files import write_json
+from prmkit.records import StepScores, Unscored
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 DATA = Path(os.environ.get("PRMKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ROUNDS = 3
 WAYS: tuple[Aggregation, ...] = get_args(Aggregation)
 PART = 25
+SILENT = Unscored(reason="no scores")
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -126,6 +129,11 @@ def plain_aggregate(values: Sequence[float], how: Aggregation) -> float:
     return plain[how](values)
 
 
+def values_of(judgement: Judgement) -> Sequence[float]:
+    assert isinstance(judgement.scores, StepScores)
+    return judgement.scores.values
+
+
 def plain_table(
     cases: Sequence[Case], judgements: Sequence[Judgement], samples: Samples
 ) -> dict[tuple[str, int], float]:
@@ -137,7 +145,7 @@ def plain_table(
         correct = [bool(cases[i].record.trajectory.correct) for i in pool]
         orders = shuffles(n, PickSettings().draws, p).tolist()
         for how in WAYS:
-            scores = [plain_aggregate(judgements[i].scores.values, how) for i in pool]  # type: ignore[union-attr]
+            scores = [plain_aggregate(values_of(judgements[i]), how) for i in pool]
             ranked = sorted(range(n), key=lambda i: -scores[i])
             for k in range(1, n + 1):
                 at, value = 0, 0.0
@@ -169,14 +177,14 @@ def pools(folder: Path) -> dict[str, Any]:
     judges = in_order(stored_scores(cases), cases)
     group_s, samples = timed(lambda: samples_of(_records(cases)))
     scored = {
-        model: [[given[i].scores for i in pool] for pool in pools_of(cases)]
+        model: [[given[i].scores or SILENT for i in pool] for pool in pools_of(cases)]
         for model, given in judges.items()
     }
 
     def whole() -> None:
         without_scores(samples, PickSettings())
         for of_model in scored.values():
-            pick_table(samples, of_model, PickSettings())  # type: ignore[arg-type]
+            pick_table(samples, of_model, PickSettings())
 
     table_s, _ = timed(whole)
     start = time.perf_counter()
@@ -186,11 +194,11 @@ def pools(folder: Path) -> dict[str, Any]:
     few = cases[: PART * 32]
     few_samples = samples_of(_records(few))
     given = next(iter(judges.values()))[: PART * 32]
-    few_scored = [[given[i].scores for i in pool] for pool in pools_of(few)]
+    few_scored = [[given[i].scores or SILENT for i in pool] for pool in pools_of(few)]
     start = time.perf_counter()
     plain = plain_table(few, given, few_samples)
     plain_s = time.perf_counter() - start
-    ours_s, ours = timed(lambda: pick_table(few_samples, few_scored, PickSettings()))  # type: ignore[arg-type]
+    ours_s, ours = timed(lambda: pick_table(few_samples, few_scored, PickSettings()))
     for how in WAYS:
         for k in range(1, 33):
             a, b = plain[f"best/{how}", k], float(ours.best[how][:, k - 1].mean())
@@ -254,15 +262,17 @@ def prmbench(folder: Path, scores: Path) -> dict[str, Any]:
     kept = [(c, j) for c, j in zip(cases, given, strict=True) if not is_repeated(c)]
     once, said = [c for c, _ in kept], [j for _, j in kept]
     rows = [
-        (c.split, [v == 1 for v in c.record.labels.values], [v > 0.5 for v in j.scores.values])  # type: ignore[union-attr]
+        (c.split, [v == 1 for v in c.record.labels.values], [v > 0.5 for v in values_of(j)])
         for c, j in kept
+        if c.record.labels
     ]
     groups = group_numbers(once)
 
     def ours() -> dict[str, Any]:
         protocol = MeasureSettings(use="scores").protocol
         bootstrap = Bootstrap(int(groups.max()) + 1, resamples)
-        figures = known.figures(once, said, groups, protocol).figures
+        judged = Judged.of(once, said, groups, protocol, known.equal)
+        figures = known.figures(judged, protocol).figures
         return {k: bootstrap.estimate(s) for k, s in figures.items()}
 
     ours_s, figures = timed(ours)

@@ -18,6 +18,7 @@ from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
 from prmkit.embedded.build import WEIGHTS
 from prmkit.evaluation.benchmarks import BENCHMARKS
 from prmkit.evaluation.cases import Benchmark, Case, group_numbers
+from prmkit.evaluation.figures import Judged
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.run import MeasureSettings, measure, statistics_of
 from prmkit.evaluation.statistics import Bootstrap
@@ -62,8 +63,12 @@ def main() -> None:
         for key in (k for k in SHOWN if k in model.figures):
             print(f"  {key:36} {interval(model.figures[key], 1, 3)}")
 
-    statistics = [statistics_of(known, cases, given, settings)[0] for given in judges.values()]
-    bootstrap = Bootstrap(int(group_numbers(cases).max()) + 1)
+    groups, protocol = group_numbers(cases), settings.protocol
+    statistics = [
+        statistics_of(known, Judged.of(cases, given, groups, protocol, known.equal), protocol)[0]
+        for given in judges.values()
+    ]
+    bootstrap = Bootstrap(int(groups.max()) + 1)
     for key in (k for k in SHOWN if all(k in figures for figures in statistics)):
         gap, p = bootstrap.difference(statistics[0][key], statistics[1][key])
         told = "not defined" if p is None else f"{interval(gap, 1, 3)}, p = {p:.3f}"

@@ -5,6 +5,7 @@ import pytest
 from prmkit.evaluation.benchmarks import BENCHMARKS
 from prmkit.evaluation.cases import check_content, constant_scores, group_numbers, splits
 from prmkit.evaluation.contamination import contamination
+from prmkit.evaluation.figures import Judged
 from prmkit.evaluation.judgements import Judgement, verdict_of_index
 from prmkit.evaluation.run import MeasureSettings, statistics_of
 from prmkit.evaluation.score_files import in_order, read_scores, stored_scores
@@ -14,8 +15,10 @@ from prmkit.testing import check_benchmark
 
 
 def values(benchmark, cases, judgements, **settings):
-    figures, _ = statistics_of(benchmark, cases, judgements, MeasureSettings(**settings))
-    once = Bootstrap(int(group_numbers(cases).max()) + 1, resamples=0)
+    protocol = MeasureSettings(**settings).protocol
+    judged = Judged.of(cases, judgements, group_numbers(cases), protocol, benchmark.equal)
+    figures, _ = statistics_of(benchmark, judged, protocol)
+    once = Bootstrap(judged.n_groups, resamples=0)
     return {name: once.value(statistic) for name, statistic in figures.items()}
 
 

@@ -14,7 +14,10 @@ from prmkit.evaluation.statistics import Bootstrap, Ranking, Sums, mean, ratio
 @st.composite
 def ranked(draw):
     n = draw(st.integers(2, 12))
-    column = lambda of: draw(st.lists(of, min_size=n, max_size=n))  # noqa: E731
+
+    def column(of):
+        return draw(st.lists(of, min_size=n, max_size=n))
+
     scores = column(st.sampled_from([0.0, 0.1, 0.5, 0.5, 0.9, 1.0]))
     labels, groups = column(st.booleans()), column(st.integers(0, 3))
     weights = draw(st.lists(st.integers(0, 3), min_size=4, max_size=4))

@@ -16,9 +16,8 @@ from functools import partial
 from prmkit.embedded.judge import true_labels
 from prmkit.embedded.world import Split, problems
 from prmkit.evaluation.benchmarks import best_of_n
-from prmkit.evaluation.cases import Benchmark, Case, Figures, Groups, Protocol
+from prmkit.evaluation.cases import Benchmark, Case, Figures, Protocol
 from prmkit.evaluation.figures import Judged, first_error_statistics, with_strict
-from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.statistics import Statistic
 from prmkit.records import Record
 
@@ -49,13 +48,10 @@ def make(n_problems: int | None, *, split: Split, n_samples: int = SAMPLES) -> l
     return cases
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """First errors as in ProcessBench, and picking among the samples of a problem."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     first = with_strict(judged, first_error_statistics)
-    picks = best_of_n.figures(cases, judgements, groups, protocol)
+    picks = best_of_n.figures(judged, protocol)
     found: dict[str, Statistic] = {f"first_error/{name}": s for name, s in first.items()}
     return Figures({**found, **picks.figures}, picks.facts)
 

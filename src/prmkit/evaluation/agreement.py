@@ -9,7 +9,7 @@ from prmkit.evaluation.diagnostics import correlation, ranks
 from prmkit.evaluation.figures import Judged, share
 from prmkit.evaluation.pool_table import aggregated
 from prmkit.evaluation.statistics import Floats, Ranking, Statistic, Sums, summed
-from prmkit.records import Scored, StepScores
+from prmkit.records import StepScores
 
 
 def agreement(a: Judged, b: Judged, how: Aggregation = "min") -> dict[str, Statistic]:
@@ -132,8 +132,7 @@ def _scores(a: Judged, b: Judged, how: Aggregation) -> dict[str, Statistic]:
 def _same_pick(a: Judged, b: Judged, how: Aggregation) -> Sums:
     tables = []
     for judged in (a, b):
-        given: list[Scored] = [j.scores for j in judged.judgements]  # type: ignore[misc]
-        tables.append(aggregated([[s] for s in given], [how], 1)[how][:, 0])
+        tables.append(aggregated([[s] for s in judged.scores], [how], 1)[how][:, 0])
     members: dict[str, list[int]] = {}
     for i, case in enumerate(a.cases):
         members.setdefault(case.record.trajectory.problem.id, []).append(i)

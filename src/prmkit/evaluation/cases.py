@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from prmkit.formats.base import Row
 from prmkit.formats.containers import read_rows
 from prmkit.formats.files import said
 from prmkit.records import Record, StepLabels, StepScores
+
+if TYPE_CHECKING:
+    from prmkit.evaluation.figures import Judged
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz")
 
@@ -94,7 +98,7 @@ class Figures(NamedTuple):
     """
 
     figures: dict[str, Statistic]
-    facts: dict[str, float | int | str] = {}  # noqa: RUF012 - never changed
+    facts: Mapping[str, float | int | str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +135,7 @@ class Benchmark:
             alone tells.
         licence: of the data, as published.
         read: the cases of local files, in order.
-        figures: cases, what a judge says of each, the number of each case's group, and the
-            protocol, to figures.
+        figures: what one judge says of the cases, by the protocol and `equal`, to figures.
         headline: the name of its main figure.
         judgement: a row of a file of results in the benchmark's own format to judgements; None
             for a row of another format.
@@ -165,7 +168,7 @@ class Benchmark:
     revision: str | None
     licence: str
     read: Callable[[Path], list[Case]]
-    figures: Callable[[Sequence[Case], Sequence[Judgement], Groups, Protocol], Figures]
+    figures: Callable[[Judged, Protocol], Figures]
     headline: str
     judgement: Callable[[Row, Mapping[str, Case]], list[Given] | None] | None = None
     read_log: Callable[[Path, Mapping[str, Case]], list[Given]] | None = None

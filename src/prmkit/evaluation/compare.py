@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from prmkit.errors import NothingToMeasure, RunFolderError
 from prmkit.evaluation.agreement import agreement
-from prmkit.evaluation.cases import Benchmark, Case, group_numbers
+from prmkit.evaluation.cases import Benchmark, group_numbers
 from prmkit.evaluation.figures import Judged
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.results import Run
@@ -148,14 +148,19 @@ def compare(
     groups = group_numbers(cases)
     drawn = settings or first.settings
     bootstrap = Bootstrap(int(groups.max()) + 1, drawn.resamples, drawn.seed)
+    judged = {
+        name: Judged.of(cases, given, groups, how[name].protocol, benchmark.equal)
+        for name, given in judges.items()
+    }
     statistics = {
-        name: statistics_of(benchmark, cases, given, how[name])[0] for name, given in judges.items()
+        name: statistics_of(benchmark, given, how[name].protocol)[0]
+        for name, given in judged.items()
     }
     return Comparison(
         benchmark,
         list(judges),
         _figures(statistics, bootstrap),
-        _agreements(judges, cases, benchmark, how, bootstrap),
+        _agreements(judged, how, bootstrap),
         len(cases),
         unscored,
         how,
@@ -181,17 +186,8 @@ def _figures(
 
 
 def _agreements(
-    judges: Mapping[str, Sequence[Judgement]],
-    cases: Sequence[Case],
-    benchmark: Benchmark,
-    how: Mapping[str, MeasureSettings],
-    bootstrap: Bootstrap,
+    judged: Mapping[str, Judged], how: Mapping[str, MeasureSettings], bootstrap: Bootstrap
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
-    groups = group_numbers(cases)
-    judged = {
-        name: Judged.of(cases, given, groups, how[name].protocol, benchmark.equal)
-        for name, given in judges.items()
-    }
     first, *others = judged
     pairs = (
         itertools.combinations(judged, 2)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prmkit.aggregate import Aggregation
+from prmkit.aggregate import AGGREGATIONS, Aggregation
 from prmkit.evaluation.cases import Protocol
 from prmkit.evaluation.common import solution_truth
 from prmkit.evaluation.figures import Judged
@@ -32,7 +32,7 @@ from prmkit.evaluation.statistics import (
     mean,
     summed,
 )
-from prmkit.records import Scored, StepScores
+from prmkit.records import StepScores
 
 POSITIONS = 10
 Placed = tuple[Floats, Floats, Ints]
@@ -138,7 +138,7 @@ def correlation(a: Floats, b: Floats, groups: Ints, n_groups: int) -> Sums:
 
 
 def _length(judged: Judged, scored: ScoredCases, how: Aggregation) -> dict[str, Statistic]:
-    kept: list[Scored] = [judged.judgements[i].scores for i in scored.numbers]  # type: ignore[misc]
+    kept = judged.where(scored.numbers).scores
     overall = aggregated([[s] for s in kept], [how], 1)[how][:, 0]
     steps = np.array([len(values) for values in scored.scores], dtype=np.float64)
     texts = [judged.cases[i].record.trajectory.text for i in scored.numbers]
@@ -259,11 +259,11 @@ def best_aggregation(
         pattern: the names of the figures before the aggregation, such as ``best_of_32/``.
         bootstrap: weights.
     """
-    ways = {n.removeprefix(pattern): s for n, s in figures.items() if n.startswith(pattern)}
+    ways = {how: figures[pattern + how] for how in AGGREGATIONS if pattern + how in figures}
     values = {how: bootstrap.value(statistic) for how, statistic in ways.items()}
     order = sorted((h for h in ways if values[h] is not None), key=lambda h: -(values[h] or 0.0))
     table = []
     for how in order:
         gap, _ = bootstrap.difference(ways[how], ways[order[0]])
-        table.append(WayOfAggregating(how, bootstrap.estimate(ways[how]), gap))  # type: ignore[arg-type]
+        table.append(WayOfAggregating(how, bootstrap.estimate(ways[how]), gap))
     return table

@@ -15,7 +15,7 @@ from prmkit.evaluation import classification
 from prmkit.evaluation.cases import Case, Groups, Protocol, is_right
 from prmkit.evaluation.judgements import NEUTRAL, RIGHT, WRONG, Equal, Judgement, Verdict, decide
 from prmkit.evaluation.statistics import Floats, Ranking, Statistic, Sums, mean, summed
-from prmkit.records import StepScores
+from prmkit.records import Scored, StepScores, Unscored
 
 _CALLED_WRONG = (WRONG, NEUTRAL)
 """Labels of steps that are not above the threshold."""
@@ -78,6 +78,12 @@ class Judged(NamedTuple):
         """All cases; a judge that said nothing is wrong."""
         pairs = zip(self.cases, self.verdicts, strict=True)
         return self._replace(verdicts=[silent(c) if v is None else v for c, v in pairs])
+
+    @property
+    def scores(self) -> list[Scored]:
+        """N: what the judge says of the steps; not scored where it gives verdicts alone."""
+        nothing = Unscored(reason="no scores")
+        return [nothing if j.scores is None else j.scores for j in self.judgements]
 
     @property
     def n_unscored(self) -> int:

@@ -119,7 +119,7 @@ class ModelFigures(NamedTuple):
     """
 
     figures: dict[str, Estimate]
-    facts: dict[str, float | int | str]
+    facts: Mapping[str, float | int | str]
     diagnostics: dict[str, Estimate]
     aggregations: list[WayOfAggregating]
     strata: dict[str, dict[str, Estimate]]
@@ -283,17 +283,10 @@ def check_settings(benchmark: Benchmark, settings: MeasureSettings) -> None:
 
 
 def statistics_of(
-    benchmark: Benchmark,
-    cases: Sequence[Case],
-    judgements: Sequence[Judgement],
-    settings: MeasureSettings,
-    judged: Judged | None = None,
-) -> tuple[dict[str, Statistic], dict[str, float | int | str]]:
+    benchmark: Benchmark, judged: Judged, protocol: Protocol
+) -> tuple[dict[str, Statistic], Mapping[str, float | int | str]]:
     """All figures of one judge, as functions of weights, and the facts beside them."""
-    protocol, groups = settings.protocol, group_numbers(cases)
-    figures, facts = benchmark.figures(cases, judgements, groups, protocol)
-    if judged is None:
-        judged = Judged.of(cases, judgements, groups, protocol, benchmark.equal)
+    figures, facts = benchmark.figures(judged, protocol)
     return {**figures, **score_figures(judged, protocol)}, facts
 
 
@@ -315,7 +308,7 @@ def _model(
         )
     protocol = settings.protocol
     judged = Judged.of(cases, judgements, groups, protocol, benchmark.equal)
-    figures, facts = statistics_of(benchmark, cases, judgements, settings, judged)
+    figures, facts = statistics_of(benchmark, judged, protocol)
     diagnosis = diagnose(judged, protocol)
     return ModelFigures(
         figures={key: bootstrap.estimate(statistic) for key, statistic in figures.items()},

@@ -78,9 +78,9 @@ def test_laws_are_seen_to_fail(read):
         def __call__(self, weights):
             return np.full(len(weights), self.value)
 
-    def by_place(cases, judgements, groups, protocol):
-        found = known.figures(cases, judgements, groups, protocol)
-        return Figures({**found.figures, "first": OfTheFirst(cases[0])})
+    def by_place(judged, protocol):
+        found = known.figures(judged, protocol)
+        return Figures({**found.figures, "first": OfTheFirst(judged.cases[0])})
 
     with pytest.raises(LawBroken, match="order does not matter"):
         check_benchmark(broken(figures=by_place), cases)

@@ -29,7 +29,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     gold_scores,
@@ -192,11 +191,8 @@ def judgement(row: Row, cases: Mapping[str, Case]) -> list[Given] | None:
     return [Given(model, name, Judgement(None, Verdict(steps, first is None, first)), stamp)]
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """Accuracy of labels and of first errors, over all and by subset."""
-    judged = Judged.of(cases, judgements, groups, protocol, "neutral")
     return Figures(missing_as_wrong(judged, _figures))
 
 

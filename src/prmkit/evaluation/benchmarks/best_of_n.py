@@ -25,11 +25,11 @@ from prmkit.evaluation.cases import (
     Case,
     Figures,
     Given,
-    Groups,
     Protocol,
     constant_scores,
     data_files,
 )
+from prmkit.evaluation.figures import Judged
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.pool_table import (
     PickSettings,
@@ -44,7 +44,7 @@ from prmkit.evaluation.pool_table import (
 from prmkit.evaluation.statistics import Floats, Statistic, Sums, ratio
 from prmkit.formats.base import Row, need
 from prmkit.formats.files import numbered_records, recognise
-from prmkit.records import Problem, Record, Scored, StepScores, Unscored
+from prmkit.records import Problem, Record, StepScores
 
 _WHOLE_ROWS = ("bon_pool", "qwen_math", "rprm_pool", "search_and_learn")
 """Formats in which a row holds all samples of a problem."""
@@ -175,15 +175,11 @@ def grouped(cases: Sequence[Case], protocol: Protocol) -> Pools:
     return pools
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """pass@N, majority, best of N and weighted vote for every N and aggregation."""
-    samples, oracle, majority = grouped(cases, protocol)
-    scored: list[list[Scored]] = []
-    for pool in pools_of(cases):
-        given = [judgements[i].scores for i in pool]
-        scored.append([Unscored(reason="no scores") if s is None else s for s in given])
+    samples, oracle, majority = grouped(judged.cases, protocol)
+    scores = judged.scores
+    scored = [[scores[i] for i in pool] for pool in pools_of(judged.cases)]
     table = pick_table(samples, scored, protocol.picks)
     n = oracle.shape[1]
     result: dict[str, Statistic] = {}

@@ -10,7 +10,6 @@ task: the place is named exactly, or none is where there is none. It says nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from prmkit.errors import FormatError
@@ -19,7 +18,6 @@ from prmkit.evaluation.cases import (
     Case,
     Content,
     Figures,
-    Groups,
     Protocol,
     data_files,
     first_error_labels,
@@ -27,7 +25,6 @@ from prmkit.evaluation.cases import (
     splits,
 )
 from prmkit.evaluation.figures import Judged, average, first_error_statistics, hit, with_strict
-from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.statistics import Statistic, Sums
 from prmkit.formats.base import Row, need, need_texts
 from prmkit.records import Problem, Record, Step, Trajectory
@@ -74,11 +71,8 @@ def _case(row: Row) -> Case:
     return Case(trajectory.problem.id, record, task, trajectory.problem.text)
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """Accuracy of each task and their plain mean, with the accuracies of both kinds of chains."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     return Figures(with_strict(judged, _figures))
 
 

@@ -27,7 +27,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     first_error_labels,
@@ -35,7 +34,6 @@ from prmkit.evaluation.cases import (
     splits,
 )
 from prmkit.evaluation.figures import Judged, average, mr_statistics, with_strict
-from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.statistics import Statistic, Sums
 from prmkit.formats.base import Row, need
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
@@ -178,11 +176,8 @@ def judgement(row: Row, cases: Mapping[str, Case]) -> list[Given] | None:
     return found
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """The parts of MR-Score by subject, and their plain means over subjects."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     return Figures(with_strict(judged, _figures))
 
 

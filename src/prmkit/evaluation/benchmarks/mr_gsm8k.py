@@ -12,7 +12,7 @@ alone. Official scripts count cases of the whole set as constants; here they are
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     first_error_labels,
@@ -33,7 +32,6 @@ from prmkit.evaluation.cases import (
     step_number,
 )
 from prmkit.evaluation.figures import Judged, mr_statistics, validity_statistics, with_strict
-from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.statistics import Statistic
 from prmkit.formats.base import Row, need
 from prmkit.records import Problem, Record, Step, Trajectory
@@ -120,11 +118,8 @@ def judgement(row: Row, cases: Mapping[str, Case]) -> list[Given] | None:
     return critics.judged_row(data, case, cases)
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """MR-Score's parts, ReasonEval's macro-F1 and AUC, and the parts by kind of question."""
-    judged = Judged.of(cases, judgements, groups, protocol, "neutral")
     return Figures(with_strict(judged, _figures))
 
 

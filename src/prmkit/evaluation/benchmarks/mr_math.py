@@ -23,7 +23,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     constant_scores,
     data_files,
@@ -126,19 +125,13 @@ def judgement(row: Row, cases: Mapping[str, Case]) -> list[Given] | None:
     return critics.reasoneval_critic(data, str(case), cases)
 
 
-def invalid_figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def invalid_figures(judged: Judged, protocol: Protocol) -> Figures:
     """Macro-F1 and AUC of solutions and of steps."""
-    judged = Judged.of(cases, judgements, groups, protocol, "neutral")
     return Figures(with_strict(judged, validity_statistics))
 
 
-def redundant_figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def redundant_figures(judged: Judged, protocol: Protocol) -> Figures:
     """Macro-F1 and AUC of solutions and of steps, as to redundancy."""
-    judged = Judged.of(cases, judgements, groups, protocol, "neutral")
     return Figures(
         with_strict(judged, redundancy_statistics),
         {"redundancy_threshold": protocol.rule.redundancy},

@@ -12,7 +12,6 @@ quality control and for screening are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +21,12 @@ from prmkit.evaluation.cases import (
     Case,
     Content,
     Figures,
-    Groups,
     Protocol,
     data_files,
     read_cases,
 )
 from prmkit.evaluation.figures import Judged, first_error_statistics, share, with_strict
-from prmkit.evaluation.judgements import RIGHT, Judgement, Verdict
+from prmkit.evaluation.judgements import RIGHT, Verdict
 from prmkit.evaluation.statistics import Statistic, Sums
 from prmkit.formats import prm800k
 from prmkit.formats.base import ReadSettings, Row
@@ -60,11 +58,8 @@ def read(path: Path, view: str) -> list[Case]:
     return read_cases(files, cases)
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """Accuracies of rated steps, and first errors where whole trajectories are judged."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     return Figures(with_strict(judged, _figures))
 
 

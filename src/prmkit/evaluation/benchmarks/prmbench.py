@@ -26,7 +26,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     is_repeated,
@@ -178,11 +177,9 @@ def _list(
     return values
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """PRMScore over all steps, of each kind, and the means of the three dimensions."""
-    everything = Judged.of(cases, judgements, groups, protocol, "wrong").scored()
+    everything = judged.scored()
     once = everything.where([i for i, c in enumerate(everything.cases) if not is_repeated(c)])
     result, n_steps = _scores(once)
     if len(once.cases) < len(everything.cases):

@@ -22,7 +22,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     is_right,
@@ -162,14 +161,11 @@ def best_threshold(
     return Threshold(float(middles[chosen]), float(f1[chosen]))
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """F1 of each split and its plain mean; by tuned thresholds too, where there are scores."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     result: dict[str, Statistic] = with_strict(judged, _by_split)
     facts: dict[str, float | int | str] = {}
-    scored = [i for i, j in enumerate(judgements) if isinstance(j.scores, StepScores)]
+    scored = [i for i, j in enumerate(judged.judgements) if isinstance(j.scores, StepScores)]
     if scored:
         tuned, facts = _tuned(judged.where(scored), protocol)
         result |= tuned

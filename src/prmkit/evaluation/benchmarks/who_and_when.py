@@ -12,7 +12,7 @@ true name is contained in the named one ("1" in "10"); figures by equality are g
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from prmkit.evaluation.cases import (
     Content,
     Figures,
     Given,
-    Groups,
     Protocol,
     data_files,
     first_error_labels,
@@ -145,11 +144,8 @@ def read_log(path: Path, cases: Mapping[str, Case]) -> list[Given]:
     return list(found.values())
 
 
-def figures(
-    cases: Sequence[Case], judgements: Sequence[Judgement], groups: Groups, protocol: Protocol
-) -> Figures:
+def figures(judged: Judged, protocol: Protocol) -> Figures:
     """Accuracies of agents and steps, over all and by part; a missing prediction is wrong."""
-    judged = Judged.of(cases, judgements, groups, protocol, "right")
     return Figures(missing_as_wrong(judged, _figures))
 
 

@@ -31,6 +31,7 @@ from prmkit.evaluation import calibration
 from prmkit.evaluation.bootstrap import paired_bootstrap
 from prmkit.files import write_json
 from prmkit.labelling import (
+    Consistent,
     RolloutStore,
     consensus,
     first_error,
@@ -38,10 +39,11 @@ from prmkit.labelling import (
     places,
     relative,
     run,
+    self_consistency,
     sequential,
 )
-from prmkit.labelling.in_process import content_key
 from prmkit.labelling.rollouts import MakeEstimator, Outcomes
+from prmkit.labelling.store import Wanted, content_key
 from prmkit.ledger import Ledger
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.sampling import sample
@@ -80,14 +82,17 @@ class Counted(RolloutStore):
         self._shared = shared
         self._seen: dict[tuple[str, int], int] = {}
 
-    def get(self, wishes: Sequence[tuple[Trajectory, int, int]]) -> list[Outcomes]:
+    def get(self, wanted: Sequence[Wanted]) -> list[Outcomes]:
         """See `RolloutStore.get`."""
-        found = self._shared.get(wishes)
-        for (prefix, first, n), outcomes in zip(wishes, found, strict=True):
-            key = content_key(prefix)
+        found = self._shared.get(wanted)
+        for (key, _, first, n), outcomes in zip(wanted, found, strict=True):
             for number, outcome in zip(range(first, first + n), outcomes, strict=True):
                 self._seen[key, number] = outcome.n_tokens
         return found
+
+    def forget(self) -> None:
+        """See `RolloutStore.forget`."""
+        self._shared.forget()
 
     @property
     def cost(self) -> tuple[int, int]:
@@ -189,6 +194,45 @@ def compare(items: Sequence[Trajectory], store: RolloutStore, say: Callable[[str
     return {"methods": table, "stop_at_success_gives_the_same_labels": all(same)}
 
 
+def without_references(
+    items: Sequence[Trajectory], store: RolloutStore, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Labels by the majority's answer: how true they are, and whether its share is calibrated."""
+    problems_of = {t.problem.id: t for t in items}
+    table: dict[str, Any] = {}
+    for votes in (8, 32):
+        counted = Counted(store)
+        found: list[Consistent] = []
+        for at in range(0, len(items), BATCH):
+            made = [
+                self_consistency(t, METHODS["linear, any of 8, stop at both"], votes=votes)
+                for t in items[at : at + BATCH]
+            ]
+            found += run(made, counted)
+        kept = [(c, t) for c, t in zip(found, items, strict=True) if c.answer is not None]
+        labels = [c.labels for c, _ in kept if isinstance(c.labels, StepLabels)]
+        truth = [true_labels(t) for _, t in kept]
+        hits = [f.first_error == t.first_error for f, t in zip(labels, truth, strict=True)]
+        votes_of = {t.problem.id: c for c, t in kept}
+        shares = [c.share or 0.0 for c in votes_of.values()]
+        right = [c.answer == problems_of[name].problem.answer for name, c in votes_of.items()]
+        of_shares = calibration(shares, right)
+        sure = [h for h, (c, _) in zip(hits, kept, strict=True) if (c.share or 0.0) >= 0.5]
+        table[f"{votes} votes"] = {
+            "rollouts_per_solution": round(counted.cost[0] / len(items), 2),
+            "labelled": round(len(kept) / len(items), 4),
+            "majority_right": round(float(np.mean(right)), 4),
+            "mean_share": round(float(np.mean(shares)), 4),
+            "share_calibration_error": round(of_shares.expected_error, 4),
+            "share_brier": round(of_shares.brier, 4),
+            **measured(labels, truth, hits),
+            "labelled_with_half_the_votes": round(len(sure) / len(items), 4),
+            "first_error_accuracy_of_those": round(float(np.mean(sure)), 4),
+        }
+        say(f"self-consistency, {votes} votes: {table[f'{votes} votes']}")
+    return table
+
+
 def agreements(
     items: Sequence[Trajectory], store: RolloutStore, weak: RolloutStore, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -256,6 +300,7 @@ def main() -> None:
             store = RolloutStore(policy, judge, SAMPLING, 3, ledger)
             weak = RolloutStore(base, judge, SAMPLING, 3, weak_ledger)
             found = compare(items, store, say)
+            found["self_consistency"] = without_references(items, store, say)
             found["consensus_with"] = agreements(items, store, weak, say)
     truth = [true_labels(t) for t in items]
     write_json(

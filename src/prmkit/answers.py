@@ -315,12 +315,21 @@ _shared_lock = threading.Lock()
 
 def same_answer(gold: str, given: str) -> Verdict:
     """Compare with a `Checker` that the whole process shares; see `Checker.compare`."""
+    return _shared_checker().compare(gold, given)
+
+
+def group_answers(answers: Sequence[str | None]) -> list[int | None]:
+    """Group with a `Checker` that the whole process shares; see `Checker.group`."""
+    return _shared_checker().group(answers)
+
+
+def _shared_checker() -> Checker:
     global _shared
     with _shared_lock:
         if _shared is None:
             _shared = Checker()
             atexit.register(_shared.close)
-    return _shared.compare(gold, given)
+    return _shared
 
 
 _WORKER_MEMORY = 2 * 2**30

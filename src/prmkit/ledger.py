@@ -6,10 +6,14 @@ most what was in flight.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -134,6 +138,40 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same "
             "settings to go on with it, or give another folder with --out"
         )
+
+
+@contextmanager
+def run_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool = True) -> Iterator[None]:
+    """Work in a run's folder: alone, with the settings of the run that is there.
+
+    Temporary files of a run that was killed are removed.
+
+    Args:
+        folder: made where absent.
+        settings: as in `claim_folder`.
+        resume: whether to go on with a run that is there; if not, it is removed.
+
+    Raises:
+        RunFolderError: as `claim_folder`, or if another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"another process is at work in {folder}; wait for it, or give another folder"
+            ) from None
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        if not resume and (folder / CONFIG_FILE).is_file():
+            for file in sorted(folder.iterdir()):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        claim_folder(folder, settings)
+        yield
+    finally:
+        os.close(held)
 
 
 def seed_for(seed: int, *parts: str) -> int:

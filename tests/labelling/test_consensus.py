@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkit.cli import main
+from prmkit.cli.label import ConsensusSettings
 from prmkit.errors import InvalidRecord, InvalidSetting
 from prmkit.formats.files import read_records, write_records
-from prmkit.labelling import consensus, places
+from prmkit.labelling import confident, consensus, places
 from prmkit.labelling.consensus import right_steps
-from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
+from prmkit.records import Problem, Record, Step, StepLabels, StepScores, Trajectory
 
 
 def record(values, kind="hard", name="p", text="step", n=None):
@@ -158,8 +159,79 @@ def test_others_that_label_none_of_the_solutions_are_refused_before_any_work(lab
         assert not (folder / "refused").exists()
 
 
-def test_marking_without_others_is_refused(tmp_path):
-    from prmkit.cli.label import LabelSettings
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"on_disagreement": "mark"}, "no meaning without consensus"),
+        ({"sure": 0.8}, "no meaning without uncertain"),
+        ({"uncertain": True, "sure": 0.4}, "it must be from 0.5 to 1"),
+        ({"uncertain": True, "spread": -1}, "spread is -1"),
+    ],
+)
+def test_settings_without_meaning_are_refused(settings, message):
+    with pytest.raises(InvalidSetting, match=message):
+        ConsensusSettings(**settings)
 
-    with pytest.raises(InvalidSetting, match="no meaning without consensus"):
-        LabelSettings(tmp_path / "x", on_disagreement="mark")
+
+# ── what an ensemble is sure of ───────────────────────────────────────────────────────────
+
+
+def scores(*values, semantics="correctness"):
+    return StepScores(values=values, semantics=semantics, model="m")
+
+
+def test_an_ensemble_is_sure_by_hand():
+    # Means .94 and .06, deviations .008 and .008: sure of both, and the rest is not asked.
+    pair = scores(0.948, 0.068, 0.5), scores(0.932, 0.052, 0.1)
+    assert confident(pair)
+    assert not confident(pair, spread=0.0079)
+    assert not confident(pair, sure=0.945)
+    # All steps right: each has to be sure.
+    assert not confident([scores(0.95, 0.7), scores(0.95, 0.7)])
+    assert confident([scores(0.95, 0.7), scores(0.95, 0.7)], sure=0.7)
+    # Three models: the deviation of .9, .9 and .99 is the square root of .0018.
+    three = [scores(0.9), scores(0.9), scores(0.99)]
+    assert confident(three, spread=0.0425)
+    assert not confident(three, spread=0.0424)
+
+
+def test_no_ensemble_no_certainty():
+    with pytest.raises(InvalidRecord, match="two models at least, and there are 1"):
+        confident([scores(1.0)])
+    with pytest.raises(InvalidRecord, match="of the kind log_ratio"):
+        confident([scores(1.0), scores(3.0, semantics="log_ratio")])
+
+
+def test_prm_label_leaves_out_what_an_ensemble_is_sure_of(labelled, capsys):
+    arguments, folder, records = labelled
+    n = len(records)
+
+    def of(record, *means):
+        steps = len(record.labels.values)
+        return record.replace(
+            labels=None, scores=[scores(*[mean] * steps) for mean in means], meta={"k": 1}
+        )
+
+    file = folder / "scored.jsonl"
+    write_records(
+        [of(r, 0.95, 0.95) if i < 4 else of(r, 0.6, 0.9) for i, r in enumerate(records)], file
+    )
+    again = [file if str(a).endswith(".jsonl") else a for a in arguments]
+    assert run(*again, folder / "gated", "--uncertain") == 0
+    kept = list(read_records(folder / "gated" / "records.jsonl"))
+    assert [r.labels for r in kept] == [r.labels for r in records[4:]]
+    assert [len(r.scores) for r in kept] == [2] * (n - 4)
+    dropped = list(read_records(folder / "gated" / "dropped.jsonl"))
+    assert [(d.labels, d.meta) for d in dropped] == [(None, {"k": 1, "consensus": "sure"})] * 4
+    metrics = json.loads((folder / "gated" / "metrics.json").read_text())
+    assert (metrics["solutions"], metrics["labelled"], metrics["sure"]) == (n, n - 4, 4)
+    marks = ("--uncertain", "--on-disagreement", "mark")
+    assert run(*again, folder / "marked", *marks) == 0
+    marked = list(read_records(folder / "marked" / "records.jsonl"))
+    assert [m.labels for m in marked] == [r.labels for r in records]
+    assert ["consensus" in m.meta for m in marked] == [i < 4 for i in range(n)]
+    write_records([records[0]], folder / "bare.jsonl")
+    bare = [folder / "bare.jsonl" if str(a).endswith(".jsonl") else a for a in arguments]
+    assert run(*bare, folder / "refused", "--uncertain") == 1
+    assert "two models at least" in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "refused").exists()

@@ -51,7 +51,7 @@ class Completer:
 
 
 def grow(completer, **settings):
-    search = omega(PROBLEM, split, OmegaSettings(rollouts=K, **settings))
+    search = omega(PROBLEM, split, n_rollouts=K, **settings)
     try:
         wishes = next(search)
         while True:
@@ -186,6 +186,9 @@ def test_too_easy_and_too_hard_problems_are_left_alone():
 
 
 def test_settings_out_of_range():
-    for wrong in ({"alpha": 0}, {"rollouts": 0}, {"length": 0}, {"c_puct": -1}):
+    for wrong in ({"alpha": 0}, {"length": 0}, {"c_puct": -1}):
         with pytest.raises(InvalidSetting):
             OmegaSettings(**wrong)
+    for wrong in ({"n_rollouts": 0}, {"searches": 0}):
+        with pytest.raises(InvalidSetting):
+            next(omega(PROBLEM, split, **wrong))

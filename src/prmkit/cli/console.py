@@ -79,11 +79,11 @@ class Bars:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Show that `done` of `total` of a stage is done."""
+    def __call__(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """Show that `done` of `total` of a stage is done, and a note on it."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, note=note)
+        self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
 
 
 @contextmanager
@@ -95,6 +95,7 @@ def bars(quiet: bool = False) -> Iterator[Bars]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     shown = console.is_terminal and not quiet
     with Progress(*columns, console=console, disable=not shown, transient=False) as progress:

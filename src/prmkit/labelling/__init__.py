@@ -1,14 +1,19 @@
 """Where labels come from: estimators that ask for rollouts, and drivers that run them."""
 
-from prmkit.labelling.consensus import Agreed, consensus, places
+from prmkit.labelling.consensus import Agreed, confident, consensus, places
 from prmkit.labelling.first_error import first_error, sequential
-from prmkit.labelling.in_process import Progress, RolloutStore, label, run
+from prmkit.labelling.in_process import Budget, Progress, drive, label, run
+from prmkit.labelling.judge import judge
 from prmkit.labelling.monte_carlo import monte_carlo, relative
 from prmkit.labelling.omega import OmegaSettings, OmegaTree, omega
-from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts
+from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts, Task
+from prmkit.labelling.self_consistency import Consistent, self_consistency
+from prmkit.labelling.store import RolloutStore
 
 __all__ = [
     "Agreed",
+    "Budget",
+    "Consistent",
     "Estimator",
     "OmegaSettings",
     "OmegaTree",
@@ -16,13 +21,18 @@ __all__ = [
     "Rollout",
     "RolloutStore",
     "Rollouts",
+    "Task",
+    "confident",
     "consensus",
+    "drive",
     "first_error",
+    "judge",
     "label",
     "monte_carlo",
     "omega",
     "places",
     "relative",
     "run",
+    "self_consistency",
     "sequential",
 ]

@@ -1,24 +1,28 @@
-"""Runs estimators on this machine: their wishes are answered by one policy in shared batches.
-
-Every rollout has a content of its own: the policy, how it draws, the run's seed, the prefix, and
-its number among the prefix's rollouts. The same content is drawn once, whoever asks for it and
-however often a run is started again; so solutions of one problem share what they have in common,
-labels do not depend on what runs beside, and a killed run goes on where it was.
-"""
+"""Runs estimators on this machine: their wishes are answered by one policy in shared batches."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
 
-from prmkit.labelling.rollouts import Estimator, MakeEstimator, Outcomes, Rollout, Rollouts
-from prmkit.ledger import Ledger, seed_for
+from prmkit.errors import InvalidSetting
+from prmkit.labelling.rollouts import MakeEstimator, Outcomes, Rollouts, Task
+from prmkit.labelling.store import RolloutStore, Wanted, content_key
+from prmkit.ledger import Ledger
 from prmkit.policies.base import Policy, SamplingSettings
 from prmkit.policies.sampling import Judge
-from prmkit.records import Record, StepLabels, Trajectory
+from prmkit.records import Record, StepLabels, Trajectory, Unscored
+from prmkit.settings import at_least
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 8
+"""Results that wait for an earlier one are held back; of so many windows at most."""
 
 
 class Progress(NamedTuple):
@@ -35,116 +39,190 @@ class Progress(NamedTuple):
     tokens: int
 
 
-class RolloutStore:
-    """Rollouts by their content: drawn where they are new, found where they are not.
+@dataclass
+class Budget:
+    """What may be spent. A rollout counts once, for the first item in order that asked for it.
 
-    Args:
-        policy: the completer.
-        judge: decides whether a completed solution is right.
-        settings: how completions are drawn.
-        seed: of the run; each prefix draws from a seed made from this one and its content.
-        ledger: where rollouts are kept; by default in memory alone.
+    So what a budget buys depends neither on batches nor on what an earlier run has drawn. Items
+    that were under way when it ended are finished and left out: what they drew is overspent, and
+    kept for whoever goes on.
+
+    Attributes:
+        rollouts: at most.
+        tokens: drawn in them, at most.
+        spent: rollouts and tokens of the items that were paid.
+        ended: whether an item was left out.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        judge: Judge,
-        settings: SamplingSettings,
-        seed: int = 0,
-        ledger: Ledger | None = None,
-    ):
-        self._policy, self._judge, self._settings, self._seed = policy, judge, settings, seed
-        self._ledger = ledger
-        self._memory: dict[str, Rollout] = {}
-        self.drawn = 0
-        self.tokens = 0
+    rollouts: int | None = None
+    tokens: int | None = None
+    spent: tuple[int, int] = (0, 0)
+    ended: bool = False
+    _paid: set[int] = field(default_factory=set)
+    _n_items: int = 0
 
-    def get(self, wishes: Sequence[tuple[Trajectory, int, int]]) -> list[Outcomes]:
-        """The rollouts of many wishes, each a prefix, the number of the first and how many."""
-        keys = [content_key(prefix) for prefix, _, _ in wishes]
-        missing: dict[str, dict[int, Trajectory]] = {}
-        for key, (prefix, first, n) in zip(keys, wishes, strict=True):
-            for number in range(first, first + n):
-                if self._find(key, number) is None:
-                    missing.setdefault(key, {})[number] = prefix
-        self._draw(missing)
-        return [
-            [self._memory[f"{key}/{number}"] for number in range(first, first + n)]
-            for key, (_, first, n) in zip(keys, wishes, strict=True)
-        ]
+    def __post_init__(self) -> None:
+        for name, limit in (("rollouts", self.rollouts), ("tokens", self.tokens)):
+            if limit is not None and limit < 1:
+                raise InvalidSetting(f"a budget of {limit} {name} buys nothing; give at least 1")
 
-    def forget(self) -> None:
-        """Drop what is held in memory and noted elsewhere too."""
-        if self._ledger is not None:
-            self._memory.clear()
+    def pay(self, used: dict[int, int]) -> bool:
+        """Take an item's rollouts, with their tokens, off the budget; False where it is not enough.
 
-    def _find(self, key: str, number: int) -> Rollout | None:
-        name = f"{key}/{number}"
-        if name not in self._memory and self._ledger is not None:
-            stored = self._ledger.get(name)
-            if stored is not None:
-                self._memory[name] = Rollout(*json.loads(stored))
-        return self._memory.get(name)
+        Args:
+            used: tokens by rollout.
+        """
+        fresh = {rollout: n for rollout, n in used.items() if rollout not in self._paid}
+        spent = self.spent[0] + len(fresh), self.spent[1] + sum(fresh.values())
+        self.ended = any(
+            limit is not None and n > limit
+            for n, limit in zip(spent, (self.rollouts, self.tokens), strict=True)
+        )
+        if not self.ended:
+            self.spent = spent
+            self._n_items += 1
+            self._paid |= fresh.keys()
+        return not self.ended
 
-    def _draw(self, missing: dict[str, dict[int, Trajectory]]) -> None:
-        """Draw rollouts that are nowhere; stretches of one length share a call of the policy."""
-        stretches: dict[int, list[tuple[str, int, Trajectory]]] = {}
-        for key, numbers in missing.items():
-            for first, n in _stretches(sorted(numbers)):
-                stretches.setdefault(n, []).append((key, first, numbers[first]))
-        for n in sorted(stretches):
-            of_length = stretches[n]
-            drawn = self._policy.complete(
-                [prefix for _, _, prefix in of_length],
-                n,
-                self._settings,
-                [seed_for(self._seed, key) for key, _, _ in of_length],
-                [first for _, first, _ in of_length],
-            )
-            fresh: dict[str, str] = {}
-            for (key, first, prefix), completions in zip(of_length, drawn, strict=True):
-                start = prefix.text + (prefix.separator if prefix.steps else "")
-                for number, completion in enumerate(completions, first):
-                    outcome = self._judge(prefix.problem, start + completion.text)
-                    rollout = Rollout(
-                        outcome.correct, completion.text, completion.n_tokens, outcome.answer
-                    )
-                    self._memory[f"{key}/{number}"] = rollout
-                    fresh[f"{key}/{number}"] = json.dumps(rollout)
-                    self.drawn += 1
-                    self.tokens += completion.n_tokens
-            if self._ledger is not None:
-                self._ledger.put(fresh)
+    def room(self, most: int) -> int:
+        """How many items may be under way, so that not much more is drawn than it allows."""
+        room = most
+        for spent, limit in zip(self.spent, (self.rollouts, self.tokens), strict=True):
+            if limit is not None and spent:
+                mean = spent / self._n_items
+                room = min(room, math.ceil((limit - spent) / mean))
+        return max(room, 1)
 
 
-def content_key(prefix: Trajectory) -> str:
-    """What a rollout depends on, of its prefix: the problem, and the text so far."""
-    told = [
-        prefix.problem.model_dump(mode="json", exclude={"meta"}),
-        prefix.separator if prefix.steps else "",
-        [[step.text, step.observation] for step in prefix.steps],
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+@dataclass
+class _Running(Generic[Result]):
+    """A task under way.
+
+    Attributes:
+        wishes: what it waits for.
+        asked: how often it has asked, by prefix.
+        used: the tokens of the rollouts that it got.
+    """
+
+    task: Task[Result]
+    wishes: list[Rollouts] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter)
+    used: dict[int, int] = field(default_factory=dict)
 
 
-def _stretches(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Rising numbers as stretches without holes: the first of each, and how many."""
-    start: int | None = None
-    last = -1
-    for number in numbers:
-        if start is not None and number == last + 1:
-            last = number
-            continue
-        if start is not None:
-            yield start, last - start + 1
-        start = last = number
-    if start is not None:
-        yield start, last - start + 1
+class _Ended(NamedTuple, Generic[Result]):
+    """A task that is done: what it returned and used."""
+
+    result: Result
+    used: dict[int, int]
+
+
+def drive(
+    items: Iterable[Item],
+    start: Callable[[Item], Task[Result]],
+    store: RolloutStore,
+    *,
+    in_flight: int = 64,
+    budget: Budget | None = None,
+    on_round: Callable[[], None] | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """Run a task for each item; as one ends the next begins, and all wishes are answered together.
+
+    Args:
+        items: read as they are needed.
+        start: begins the task of an item.
+        store: answers the wishes.
+        in_flight: tasks under way at a time.
+        budget: ends the run, after the last item that it paid for.
+        on_round: called after each round of answers.
+
+    Yields:
+        Each item with what its task returned, in order.
+    """
+    at_least(1, in_flight=in_flight)
+    waiting = enumerate(items)
+    started: dict[int, Item] = {}
+    running: dict[int, _Running[Result]] = {}
+    ended: dict[int, _Ended[Result]] = {}
+    following = 0
+    while True:
+        while following in ended:
+            result, used = ended.pop(following)
+            if budget is not None and not budget.pay(used):
+                return
+            yield started.pop(following), result
+            following += 1
+        room = in_flight if budget is None else budget.room(in_flight)
+        behind = AHEAD * in_flight - len(started)
+        began = False
+        for number, item in islice(waiting, max(min(room - len(running), behind), 0)):
+            began = True
+            started[number] = item
+            running[number] = _Running(start(item))
+            _advance(number, None, running, ended)
+        if running:
+            _answer(running, ended, store)
+            if on_round is not None:
+                on_round()
+        elif not began:
+            return
+
+
+def _answer(
+    running: dict[int, _Running[Result]],
+    ended: dict[int, _Ended[Result]],
+    store: RolloutStore,
+) -> None:
+    """Answer the wishes of all that wait, in one go."""
+    wanted: list[Wanted] = []
+    for one in running.values():
+        for prefix, n in one.wishes:
+            key = content_key(prefix)
+            wanted.append(Wanted(key, prefix, one.asked[key], n))
+            one.asked[key] += n
+    pairs = iter(zip(wanted, store.get(wanted), strict=True))
+    for number, one in list(running.items()):
+        reply: list[Outcomes] = []
+        for (key, _, first, _), outcomes in islice(pairs, len(one.wishes)):
+            reply.append(outcomes)
+            # Half of a SHA-256 tells prefixes apart well enough for an account.
+            base = int(key[:32], 16) << 32
+            one.used |= {base + i: outcome.n_tokens for i, outcome in enumerate(outcomes, first)}
+        _advance(number, reply, running, ended)
+    store.forget()
+
+
+def _advance(
+    number: int,
+    reply: list[Outcomes] | None,
+    running: dict[int, _Running[Result]],
+    ended: dict[int, _Ended[Result]],
+) -> None:
+    """Send a task its answers: it wishes for more, or ends."""
+    one = running[number]
+    try:
+        one.wishes = next(one.task) if reply is None else one.task.send(reply)
+    except StopIteration as done:
+        ended[number] = _Ended(done.value, one.used)
+        del running[number]
+
+
+def run(estimators: Sequence[Task[Result]], store: RolloutStore) -> list[Result]:
+    """Run all of some estimators together.
+
+    Args:
+        estimators: generators of wishes.
+        store: answers them.
+
+    Returns:
+        What each returned, in order.
+    """
+    tasks = drive(estimators, lambda task: task, store, in_flight=max(len(estimators), 1))
+    return [result for _, result in tasks]
 
 
 def label(
-    trajectories: Sequence[Trajectory],
+    trajectories: Iterable[Trajectory],
     make_estimator: MakeEstimator,
     policy: Policy,
     judge: Judge,
@@ -158,7 +236,7 @@ def label(
     """Label trajectories, in order.
 
     Args:
-        trajectories: with reference answers.
+        trajectories: with reference answers, where the estimator needs them.
         make_estimator: starts the estimator of one trajectory.
         policy: the completer.
         judge: decides whether a completed solution is right.
@@ -169,62 +247,39 @@ def label(
         on_progress: told what was done since the last call.
 
     Yields:
-        One record per trajectory.
+        One record per trajectory; where it could not be labelled, with `Unscored` and why.
     """
     store = RolloutStore(policy, judge, settings, seed, ledger)
-    told = (0, 0)
-    for at in range(0, len(trajectories), in_flight):
-        group = trajectories[at : at + in_flight]
-
-        def say(finished: int) -> None:
-            nonlocal told
-            if on_progress is not None:
-                on_progress(Progress(finished, store.drawn - told[0], store.tokens - told[1]))
-            told = (store.drawn, store.tokens)
-
-        labels = run(list(map(make_estimator, group)), store, lambda: say(0))
-        say(len(group))
-        store.forget()
-        yield from (
-            Record(trajectory=t, labels=found) for t, found in zip(group, labels, strict=True)
-        )
+    meter = Meter(store, on_progress)
+    for trajectory, found in drive(
+        trajectories, make_estimator, store, in_flight=in_flight, on_round=meter.tell
+    ):
+        yield record_of(Record(trajectory=trajectory), found)
+        meter.tell(1)
 
 
-def run(
-    estimators: Sequence[Estimator], store: RolloutStore, on_round: Callable[[], None] | None = None
-) -> list[Any]:
-    """Run estimators in step, answering all their wishes together.
+def record_of(record: Record, found: StepLabels | Unscored) -> Record:
+    """A record with its labels; where there are none, with `Unscored` and why."""
+    if isinstance(found, Unscored):
+        return record.replace(scores=(*record.scores, found))
+    return record.replace(labels=found)
+
+
+class Meter:
+    """Tells how much was done since it told the last time.
 
     Args:
-        estimators: generators of wishes.
-        store: answers them.
-        on_round: called after each round of answers.
-
-    Returns:
-        What each returned, in order.
+        store: counts what is drawn.
+        on_progress: who is told.
     """
-    running = dict(enumerate(estimators))
-    results: dict[int, StepLabels] = {}
-    replies: dict[int, list[Outcomes] | None] = dict.fromkeys(running)
-    asked: Counter[tuple[int, str]] = Counter()
-    while running:
-        wishes: dict[int, list[Rollouts]] = {}
-        for i, estimator in list(running.items()):
-            try:
-                reply = replies[i]
-                wishes[i] = next(estimator) if reply is None else estimator.send(reply)
-            except StopIteration as done:
-                results[i] = done.value
-                del running[i]
-        flat: list[tuple[Trajectory, int, int]] = []
-        for i, of_one in wishes.items():
-            for wish in of_one:
-                key = (i, content_key(wish.prefix))
-                flat.append((wish.prefix, asked[key], wish.n))
-                asked[key] += wish.n
-        outcomes = iter(store.get(flat))
-        for i, of_one in wishes.items():
-            replies[i] = [next(outcomes) for _ in of_one]
-        if on_round is not None and flat:
-            on_round()
-    return [results[i] for i in range(len(estimators))]
+
+    def __init__(self, store: RolloutStore, on_progress: Callable[[Progress], None] | None):
+        self._store, self._on_progress = store, on_progress
+        self._told = (0, 0)
+
+    def tell(self, finished: int = 0) -> None:
+        """Tell of so many finished trajectories, and of the rollouts since the last time."""
+        drawn, tokens = self._store.drawn, self._store.tokens
+        if self._on_progress is not None:
+            self._on_progress(Progress(finished, drawn - self._told[0], tokens - self._told[1]))
+        self._told = (drawn, tokens)

@@ -24,6 +24,7 @@ from prmkit.labelling.rollouts import (
     Rollout,
     Rollouts,
     Tally,
+    Task,
     needs_reference,
 )
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
@@ -37,23 +38,18 @@ class OmegaSettings:
     """How the tree grows; defaults are the paper's.
 
     Attributes:
-        alpha: weight of a state's value.
-        beta: weight of a rollout's length.
-        length: tokens at which a rollout's length counts fully (L).
-        c_puct: weight of exploration.
-        rollouts: of each state (k).
-        searches: selections at most.
+        alpha: of omega: weight of a state's value.
+        beta: of omega: weight of a rollout's length.
+        length: of omega: tokens at which a rollout's length counts fully (L).
+        c_puct: of omega: weight of exploration.
     """
 
     alpha: float = 0.5
     beta: float = 0.9
     length: float = 500
     c_puct: float = 0.125
-    rollouts: int = 8
-    searches: int = 100
 
     def __post_init__(self) -> None:
-        at_least(1, rollouts=self.rollouts, searches=self.searches)
         at_least(0, c_puct=self.c_puct)
         above(0, alpha=self.alpha, beta=self.beta, length=self.length)
 
@@ -132,27 +128,35 @@ class OmegaTree:
 
 
 def omega(
-    problem: Problem, split: Splitter, settings: OmegaSettings | None = None
-) -> Generator[list[Rollouts], list[Outcomes], OmegaTree]:
+    problem: Problem,
+    split: Splitter,
+    *,
+    n_rollouts: int = 8,
+    searches: int = 100,
+    settings: OmegaSettings | None = None,
+) -> Task[OmegaTree]:
     """Grow the tree of a problem.
 
     Args:
         problem: with a reference answer.
         split: a completion to the texts of its steps; they join back to it.
+        n_rollouts: of each state (k).
+        searches: selections at most.
         settings: see `OmegaSettings`.
 
     Returns:
-        A generator as `prmkit.labelling.rollouts.Estimator`, that returns the tree. A problem of
+        A `Task` that returns the tree. A problem of
         which all rollouts are right, or none, has nothing to search: its tree is the problem alone.
     """
+    at_least(1, n_rollouts=n_rollouts, searches=searches)
     settings = settings or OmegaSettings()
     root = Trajectory(problem=problem)
     needs_reference(root)
     tree = OmegaTree()
     by_texts: dict[tuple[str, ...], int] = {}
     pool: list[tuple[int, Rollout]] = []
-    yield from _visit(root, tree, by_texts, pool, settings.rollouts)
-    for _ in range(settings.searches):
+    yield from _visit(root, tree, by_texts, pool, n_rollouts)
+    for _ in range(searches):
         if not pool:
             break
         taken, quality, exploration = _best(pool, tree.states, settings)
@@ -164,7 +168,7 @@ def omega(
         while bad - good > 1:
             middle = (good + bad) // 2
             prefix = start.model_copy(update={"steps": (*start.steps, *steps[:middle])})
-            found = yield from _visit(prefix, tree, by_texts, pool, settings.rollouts)
+            found = yield from _visit(prefix, tree, by_texts, pool, n_rollouts)
             good, bad = (middle, bad) if tree.states[found].value > 0 else (good, middle)
         tree.selections.append(Selection(number, rollout, quality, exploration, good))
     return tree

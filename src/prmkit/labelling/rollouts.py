@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prmkit.errors import InvalidRecord
-from prmkit.records import StepLabels, Trajectory
+from prmkit.records import StepLabels, Trajectory, Unscored
 
 
 class Rollouts(NamedTuple):
@@ -38,8 +38,13 @@ class Rollout(NamedTuple):
 
 Outcomes = Sequence[Rollout]
 
-Estimator = Generator[list[Rollouts], list[Outcomes], StepLabels]
-"""Yields lists of wishes, receives their outcomes in order, returns the labels."""
+Result = TypeVar("Result")
+
+Task = Generator[list[Rollouts], list[Outcomes], Result]
+"""Yields lists of wishes, receives their outcomes in order, returns a result."""
+
+Estimator = Task[StepLabels | Unscored]
+"""A task that labels one trajectory, or says why that cannot be done."""
 
 MakeEstimator = Callable[[Trajectory], Estimator]
 

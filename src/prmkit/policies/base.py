@@ -26,7 +26,7 @@ class SamplingSettings:
 
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = 256
+    max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -61,14 +61,23 @@ def critique(trajectory: Trajectory) -> Critique:
     return scores
 
 
-def _by_index(words: str, n_steps: int) -> list[float] | str:
+def right_steps(words: str, n_steps: int) -> int | str:
+    r"""How many paragraphs a critique finds right before the first wrong one, or why that is open.
+
+    The last number in \\boxed{} counts: a critique may quote others before it comes to an end.
+    """
     found = _BOXED.findall(words)
     if not found:
         return "the critique names no paragraph in \\boxed{}"
     first = int(found[-1])
     if not -1 <= first < n_steps:
         return f"the critique names paragraph {first} of {n_steps}"
-    return [float(first == -1 or index < first) for index in range(n_steps)]
+    return n_steps if first == -1 else first
+
+
+def _by_index(words: str, n_steps: int) -> list[float] | str:
+    found = right_steps(words, n_steps)
+    return found if isinstance(found, str) else [float(i < found) for i in range(n_steps)]
 
 
 FAMILY = Generative(

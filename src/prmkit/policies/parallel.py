@@ -46,10 +46,10 @@ def in_threads(
                 done.put((index, None, error))
                 return
 
-    for _ in range(min(threads, len(items))):
-        threading.Thread(target=run, name="prmkit-request", daemon=True).start()
     results: dict[int, R] = {}
     try:
+        for _ in range(min(threads, len(items))):
+            threading.Thread(target=run, name="prmkit-request", daemon=True).start()
         while len(results) < len(items):
             index, result, error = done.get()
             if error is not None:

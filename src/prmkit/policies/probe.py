@@ -70,7 +70,7 @@ REASON = 160
 """Characters of a server's own words that are told."""
 
 SEEDS = (11, 12, 13, 11, 14, 11)
-"""Seeds of requests that are under way together; the first is asked for three times."""
+"""Seeds of requests that are under way together; some come again."""
 
 
 class _Draw(NamedTuple):
@@ -375,12 +375,14 @@ def _chance(draw: _Draw, can: Capabilities, concurrency: int) -> Capabilities:
             return _told(can, "samples", how)
         how = f"at temperature {temperature} {len(set(SEEDS))} seeds gave {different} texts"
         can = _told(can, "samples", how, samples=True)
-        asked = [*SEEDS, *SEEDS[:2]]
-        same = {t for t, seed in zip(texts, asked, strict=True) if seed == SEEDS[0]}
-        if len(same) == 1:
+        of_seed: dict[int, set[str]] = {}
+        for seed, said in zip([*SEEDS, *SEEDS[:2]], texts, strict=True):
+            of_seed.setdefault(seed, set()).add(said)
+        most = max(map(len, of_seed.values()))
+        if most == 1:
             how = "one seed gave one text, alone and beside others"
             return _told(can, "seed", how, seed=True)
-        return _told(can, "seed", f"one seed gave {len(same)} texts, alone and beside others")
+        return _told(can, "seed", f"one seed gave {most} texts, alone and beside others")
     return _chance_unseeded(draw, can, reason)
 
 

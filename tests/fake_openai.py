@@ -95,7 +95,7 @@ class FakeServer:
         folder: of a tokenizer, and of a model where `real`.
         real: draw with the folder's model, not with words of its own.
         faults: share of requests to models that fail.
-        kinds: how they fail.
+        kinds: how they fail, in turn.
         seed: of the faults.
         poison: a request whose prompt holds this text always fails.
         refuse: one whose prompt holds this text is refused.
@@ -175,7 +175,7 @@ class FakeServer:
         with self._lock:
             if self._rng.random() >= self.faults:
                 return None
-            kind = self._rng.choice(self.kinds)
+            kind = self.kinds[sum(self.failed.values()) % len(self.kinds)]
             self.failed[kind] += 1
             return kind
 

@@ -8,6 +8,7 @@ pieces without. So a ``<|end|>`` inside a question stays seven ordinary characte
 from __future__ import annotations
 
 import secrets
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -49,15 +50,22 @@ def _remembered(tokenizer: Tokenizer, key: Hashable, make: Callable[[], T]) -> T
     return found
 
 
+_ENCODING = threading.Lock()
+"""A fast tokenizer remembers how special tokens are to be read from one call to the next, so two
+threads that want them read differently must take turns."""
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of untrusted text: no special token comes out, whatever the text spells."""
     settings = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    return list(tokenizer(text, **settings)["input_ids"])
+    with _ENCODING:
+        return list(tokenizer(text, **settings)["input_ids"])
 
 
 def encode_markup(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a piece of a template: special tokens are read as such."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    with _ENCODING:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:

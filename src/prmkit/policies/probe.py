@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from prmkit.chat import Tokenizer, encode_question
+from prmkit.chat import Tokenizer, encode_question, encode_text
 from prmkit.endpoint import Endpoint
 from prmkit.errors import (
     BackendError,
@@ -29,6 +29,7 @@ from prmkit.policies.wire import (
     Answer,
     Capabilities,
     Continuation,
+    Prompt,
     Route,
     body_of,
     prompt_of,
@@ -66,6 +67,7 @@ NEUTRAL: dict[Route, dict[str, Any]] = {
 KEEP_STOP = ("include_stop_str_in_output", "no_stop_trim")
 """Fields by which vLLM and SGLang keep a stop text."""
 
+SHORT = "its greedy answers are too short to tell"
 REASON = 160
 """Characters of a server's own words that are told."""
 
@@ -109,7 +111,7 @@ def probe(
         concurrency: requests under way at once at most.
 
     Raises:
-        PolicyError: if it draws no completion in any way.
+        PolicyError: if it draws no completion in any way, or the tokenizer is of another model.
         UnknownName: if it lists other models than the one named.
         BackendError: if it does not answer.
     """
@@ -173,6 +175,7 @@ def _way(draw: _Draw, can: Capabilities) -> Capabilities:
     """How a partial answer is continued: the first way that does so, the most exact ones first."""
     refused: dict[str, str] = {}
     raw = replace(can, route="/v1/completions")
+    _same_words(draw, raw)
     ways: list[tuple[str, Capabilities]] = []
     if draw.tokenizer is not None:
         ways += [
@@ -205,8 +208,9 @@ def _way(draw: _Draw, can: Capabilities) -> Capabilities:
 
 
 def _proof(way: Capabilities) -> str:
-    counted = "the prompt's tokens counted as here, and " if way.route != CHAT else ""
-    return f"{counted}a greedy answer went on as it had from its beginning"
+    if way.route == CHAT:
+        return "a greedy answer went on as it had from its beginning"
+    return "its prompts had as many tokens as here, and no greedy answer went on otherwise"
 
 
 CHAT: Route = "/v1/chat/completions"
@@ -230,7 +234,7 @@ def _chat(draw: _Draw, can: Capabilities) -> tuple[Capabilities | None, str]:
 
 def _continues(draw: _Draw, way: Capabilities) -> str | None:
     """None if a partial answer is continued; else what was seen instead."""
-    reason = "its greedy answers are too short to tell"
+    reason = SHORT
     for problem in QUESTIONS:
         try:
             head = draw(way, problem, max_tokens=HEAD)
@@ -240,7 +244,11 @@ def _continues(draw: _Draw, way: Capabilities) -> str | None:
             whole = draw(way, problem)
             said = head.choices[0].text
             rest = whole.choices[0].text[len(said) :]
-            if not said.strip() or not rest or not whole.choices[0].text.startswith(said):
+            if (
+                not rest
+                or not whole.choices[0].text.startswith(said)
+                or not _whole(draw, way, head)
+            ):
                 continue
             after = draw(way, problem, said, max_tokens=WHOLE - HEAD)
             if way.route == CHAT:
@@ -255,10 +263,45 @@ def _continues(draw: _Draw, way: Capabilities) -> str | None:
         if text and (text.startswith(rest) or rest.startswith(text)):
             return None
         reason = f"after {said!r} it went on with {text[:40]!r} instead of {rest[:40]!r}"
-    if way.continuation == "token_ids" and reason.endswith("too short to tell"):
-        # Ids that were counted one by one leave nothing to be mistaken for.
+    if way.continuation == "token_ids" and reason == SHORT:
+        # Ids of the same tokenizer, counted one by one, leave nothing to be mistaken for.
         return None
     return reason
+
+
+def _whole(draw: _Draw, way: Capabilities, head: Answer) -> bool:
+    """Whether a partial answer is text that becomes the tokens again that it was."""
+    said = head.choices[0].text
+    if not said.strip() or "\ufffd" in said:
+        return False
+    if way.route == CHAT or draw.tokenizer is None or head.completion_tokens is None:
+        return True
+    return len(encode_text(draw.tokenizer, said)) == head.completion_tokens
+
+
+def _same_words(draw: _Draw, way: Capabilities) -> None:
+    """See that the server's tokenizer is the one here, as far as it takes text.
+
+    Raises:
+        PolicyError: if it is of another model.
+    """
+    for problem in QUESTIONS if draw.tokenizer is not None else ():
+        ids = encode_text(draw.tokenizer, problem.text)
+        body = body_of(way, Prompt(None, problem.text, [], False), max_tokens=1)
+        try:
+            answer = draw.endpoint.post(
+                way.route, {**body, "prompt": problem.text}, partial(read_answer, way, n=None)
+            )
+        except BackendError:
+            # A server may take no raw text.
+            return
+        # With or without a token that begins every text.
+        if answer.prompt_tokens not in (None, len(ids), len(ids) + 1):
+            raise PolicyError(
+                f"{draw.endpoint.shown} makes {answer.prompt_tokens} tokens of a question where "
+                f"the tokenizer here makes {len(ids)}: it is of another model than {way.model!r}. "
+                "Give the model's own tokenizer, or none"
+            )
 
 
 def _counted(
@@ -316,7 +359,7 @@ def _stop_texts(draw: _Draw, can: Capabilities) -> Capabilities:
     """Whether a stop text stays in the text, and whether it is told."""
     problem, text, stop = _a_stop_text(draw, can)
     if not stop:
-        return _told(can, "keeps_stop", "its greedy answers are too short to tell")
+        return _told(can, "keeps_stop", SHORT)
     told = False
     for name in ("", *KEEP_STOP):
         way = replace(can, fields={**can.fields, **({name: True} if name else {})})

@@ -257,7 +257,7 @@ def read_answer(can: Capabilities, answer: Mapping[str, Any], n: int | None = 1)
     if not choices or (n is not None and len(choices) != n):
         raise FaultyAnswer(f"{len(choices)} choices came where {n} were asked for")
     indices = [choice.get("index", at) for at, choice in enumerate(choices)]
-    if sorted(map(str, indices)) != sorted(map(str, range(len(choices)))):
+    if not all(isinstance(i, int) for i in indices) or sorted(indices) != [*range(len(choices))]:
         raise FaultyAnswer(f"the choices are numbered {indices}")
     choices = [choice for _, choice in sorted(zip(indices, choices, strict=True), key=_first)]
     usage = answer.get("usage")
@@ -304,7 +304,7 @@ def _choice(text: Any, finish: Any, told: Mapping[str, Any]) -> Choice:
         text.encode()
     except UnicodeEncodeError:
         raise FaultyAnswer("a text holds half of a surrogate pair") from None
-    if finish not in FINISHES:
+    if not isinstance(finish, str) or finish not in FINISHES:
         raise FaultyAnswer(f"a completion ended by {finish!r:.100}")
     matched = next((told[k] for k in STOP_FIELDS if isinstance(told.get(k), str) and told[k]), None)
     ids = told.get("token_ids")

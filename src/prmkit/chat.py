@@ -8,6 +8,7 @@ pieces without. So a ``<|end|>`` inside a question stays seven ordinary characte
 from __future__ import annotations
 
 import secrets
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -49,15 +50,22 @@ def _remembered(tokenizer: Tokenizer, key: Hashable, make: Callable[[], T]) -> T
     return found
 
 
+_ENCODING = threading.Lock()
+"""A fast tokenizer remembers how special tokens are to be read from one call to the next, so two
+threads that want them read differently must take turns."""
+
+
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of untrusted text: no special token comes out, whatever the text spells."""
     settings = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    return list(tokenizer(text, **settings)["input_ids"])
+    with _ENCODING:
+        return list(tokenizer(text, **settings)["input_ids"])
 
 
 def encode_markup(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a piece of a template: special tokens are read as such."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    with _ENCODING:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -191,6 +199,23 @@ def encode_question(tokenizer: Tokenizer, problem: Problem) -> list[int]:
     return _encode_template(tokenizer, messages_of(problem))
 
 
+def question_text(tokenizer: Tokenizer, problem: Problem) -> str:
+    """What `encode_question` encodes, as one text: for servers that take text alone.
+
+    There, special tokens that a message spells are read as such; `encode_question` shows none.
+
+    Raises:
+        CheckpointError: if the template drops or repeats a message.
+    """
+    if tokenizer.chat_template is None:
+        return (getattr(tokenizer, "bos_token", None) or "") + problem.text + "\n"
+    messages = messages_of(problem)
+    texts = _template_texts(tokenizer, tuple(message.role for message in messages))
+    return texts[0] + "".join(
+        message.content + after for message, after in zip(messages, texts[1:], strict=True)
+    )
+
+
 def _encode_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     roles = tuple(message.role for message in messages)
     pieces = _remembered(tokenizer, ("template", roles), lambda: _template_pieces(tokenizer, roles))
@@ -213,6 +238,11 @@ def _templated(tokenizer: Tokenizer, conversation: list[dict[str, str]], **setti
 
 
 def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[int]]:
+    """Token ids of the markup around messages of these roles."""
+    return [encode_markup(tokenizer, text) for text in _template_texts(tokenizer, roles)]
+
+
+def _template_texts(tokenizer: Tokenizer, roles: Sequence[str]) -> list[str]:
     """The markup before, between and after messages of these roles, up to the next answer."""
     # Letters and digits only, so that no template trims or escapes it; random, so that no text
     # can contain it.
@@ -221,7 +251,7 @@ def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[in
         {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
     ]
     rest = _templated(tokenizer, conversation, add_generation_prompt=True)
-    pieces: list[list[int]] = []
+    pieces: list[str] = []
     for mark, role in zip(marks, roles, strict=True):
         if rest.count(mark) != 1:
             raise CheckpointError(
@@ -230,5 +260,5 @@ def _template_pieces(tokenizer: Tokenizer, roles: Sequence[str]) -> list[list[in
                 "or mend the template in the tokenizer's folder"
             )
         before, rest = rest.split(mark)
-        pieces.append(encode_markup(tokenizer, before))
-    return [*pieces, encode_markup(tokenizer, rest)]
+        pieces.append(before)
+    return [*pieces, rest]

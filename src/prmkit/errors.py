@@ -11,6 +11,7 @@
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
     ├── BackendError (RuntimeError)  a model server refused a request or did not answer
+    │   └── RequestRefused  it answered that it will not; has the status
     ├── ScoringError (RuntimeError)  a scorer could not score what had to be scored
     ├── WorkerError (RuntimeError)  a helper process cannot be started
     ├── InputTooLong (ValueError)  more tokens than the model can read
@@ -117,6 +118,22 @@ class PolicyError(PrmkitError, RuntimeError):
 
 class BackendError(PrmkitError, RuntimeError):
     """A model server refused a request, did not answer, or answered something else."""
+
+
+class RequestRefused(BackendError):
+    """A model server answered that it will not do what was asked, now or later.
+
+    Args:
+        message: what was asked, and what it answered.
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, status: int):
+        self.message, self.status = message, status
+        super().__init__(message, status)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ScoringError(PrmkitError, RuntimeError):

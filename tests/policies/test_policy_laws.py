@@ -6,8 +6,12 @@ import random
 
 import pytest
 
+from fake_openai import FakeServer
+from prmkit.checkpoints import load_tokenizer
+from prmkit.endpoint import Endpoint, EndpointSettings
 from prmkit.policies.base import Completion, SamplingSettings
 from prmkit.policies.hf import HFPolicy
+from prmkit.policies.openai import OpenAIPolicy
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.testing import POLICY_LAWS, LawBroken, check_policy
 
@@ -16,11 +20,25 @@ def babble(prefix, rng: random.Random) -> str:
     return "".join(rng.choice("ab =\n") for _ in range(rng.randint(0, 60)))
 
 
-@pytest.fixture(scope="module", params=["hf", "scripted"])
+SERVED = ("vllm", "vllm chat", "llama_cpp", "real")
+"""Servers that keep to seeds; of the others no completion can be drawn again."""
+
+
+@pytest.fixture(scope="module", params=["hf", "scripted", *SERVED])
 def policy(request):
     if request.param == "hf":
-        return HFPolicy(request.getfixturevalue("tiny_lm"), device="cpu")
-    return ScriptedPolicy(babble)
+        yield HFPolicy(request.getfixturevalue("tiny_lm"), device="cpu")
+    elif request.param == "scripted":
+        yield ScriptedPolicy(babble)
+    else:
+        folder = request.getfixturevalue("tiny_lm")
+        mode, _, chat = request.param.partition(" ")
+        real = mode == "real"
+        with FakeServer("vllm" if real else mode, folder, real=real) as server:
+            yield OpenAIPolicy(
+                Endpoint(EndpointSettings(url=server.url)),
+                tokenizer=None if chat else load_tokenizer(folder),
+            )
 
 
 @pytest.mark.parametrize("law", POLICY_LAWS, ids=lambda law: law.__name__)

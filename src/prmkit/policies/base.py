@@ -10,7 +10,7 @@ from prmkit.errors import InvalidSetting
 from prmkit.records import Finish, Trajectory
 from prmkit.settings import at_least
 
-CompletionFinish = Literal["eos", "stop", "length"]
+CompletionFinish = Literal["eos", "stop", "length", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,21 @@ class Completion(NamedTuple):
     Attributes:
         text: the new text alone.
         finish: ``eos`` (the model ended it), ``stop`` (a stop text came; it is the end of
-            `text`) or ``length`` (the limit of tokens, or of the model's context).
+            `text`), ``length`` (the limit of tokens, or of the model's context) or ``error``
+            (it could not be drawn: no text, no token).
         n_tokens: how many tokens were drawn, the end token included.
+        error: why it could not be drawn.
     """
 
     text: str
     finish: CompletionFinish
     n_tokens: int
+    error: str | None = None
+
+
+def failed(reason: str) -> Completion:
+    """A completion that could not be drawn. It is no attempt: neither right nor wrong."""
+    return Completion("", "error", 0, reason)
 
 
 class Policy(Protocol):
@@ -82,7 +90,8 @@ class Policy(Protocol):
                 completions can be asked for later, and are those that would have come.
 
         Returns:
-            One list of `n` completions per prefix, in order.
+            One list of `n` completions per prefix, in order. One that a server fails to draw has
+            the finish ``error``; the others are not touched by it.
         """
 
 
@@ -94,5 +103,10 @@ class Chooser(Policy, Protocol):
         """[N, K] probabilities of K choices after each of N prefixes, among the choices alone."""
 
 
-FINISH_OF: dict[CompletionFinish, Finish] = {"eos": "eos", "stop": "open", "length": "length"}
+FINISH_OF: dict[CompletionFinish, Finish] = {
+    "eos": "eos",
+    "stop": "open",
+    "length": "length",
+    "error": "error",
+}
 """How a trajectory ended, by how its last completion ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from prmkit.answers import extract_answer, same_answer
 from prmkit.ledger import Ledger, seed_for
 from prmkit.policies.base import FINISH_OF, Completion, Policy, SamplingSettings
 from prmkit.records import Problem, Step, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
@@ -59,6 +62,7 @@ def sample(
     in_flight: int = 16,
     ledger: Ledger | None = None,
     on_progress: Callable[[int], None] | None = None,
+    on_error: Callable[[Problem, str], None] | None = None,
 ) -> Iterator[tuple[Trajectory, ...]]:
     """Draw `n` solutions of each problem.
 
@@ -73,9 +77,13 @@ def sample(
         in_flight: problems that share a call of the policy.
         ledger: where finished problems are noted, and found again on resuming.
         on_progress: told the problems done since the last call.
+        on_error: told of each solution that could not be drawn, with the reason; by default the
+            first of each problem is logged.
 
     Yields:
-        The solutions of one problem, in the order of the problems.
+        The solutions of one problem, in the order of the problems. One that could not be drawn
+        has the finish ``error``, no step and no verdict; its problem is not noted in the ledger,
+        so that it is tried again on resuming.
     """
     for at in range(0, len(problems), in_flight):
         group = problems[at : at + in_flight]
@@ -97,17 +105,34 @@ def sample(
             if stored is not None:
                 solved.append(_STORED.validate_json(stored))
                 continue
+            completions = next(drawn)
             solutions = tuple(
                 _trajectory(problem, completion, split, judge, policy.name)
-                for completion in next(drawn)
+                for completion in completions
             )
-            fresh[problem.id] = _STORED.dump_json(solutions).decode()
+            errors = [c.error or "no reason given" for c in completions if c.finish == "error"]
+            if errors:
+                _tell(problem, errors, on_error)
+            else:
+                fresh[problem.id] = _STORED.dump_json(solutions).decode()
             solved.append(solutions)
         if ledger is not None and fresh:
             ledger.put(fresh)
         if on_progress is not None:
             on_progress(len(group))
         yield from solved
+
+
+def _tell(
+    problem: Problem, errors: list[str], on_error: Callable[[Problem, str], None] | None
+) -> None:
+    if on_error is None:
+        logger.warning(
+            "%d solutions of %r could not be drawn: %s", len(errors), problem.id, errors[0]
+        )
+        return
+    for error in errors:
+        on_error(problem, error)
 
 
 def _trajectory(
@@ -117,6 +142,9 @@ def _trajectory(
     judge: Judge,
     generator: str,
 ) -> Trajectory:
+    if completion.finish == "error":
+        # Nothing was said: neither an answer nor a wrong one.
+        return Trajectory(problem=problem, finish="error", generator=generator)
     outcome = judge(problem, completion.text)
     return Trajectory(
         problem=problem,

@@ -160,7 +160,7 @@ def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:
 
 def _backend(folder: Path, family: Discriminative, settings: ModelSettings) -> Backend:
     """The server that the settings name, as ``vllm=URL`` or ``sglang=URL``."""
-    from prmkit.scorers.backends.http import Endpoint, EndpointSettings
+    from prmkit.endpoint import Endpoint, EndpointSettings
     from prmkit.scorers.backends.sglang import SGLangBackend
     from prmkit.scorers.backends.vllm import VLLMBackend
 

@@ -14,9 +14,9 @@ import stamina
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from prmkit.errors import BackendError, CheckpointError, InvalidSetting
+from prmkit.endpoint import Endpoint, EndpointSettings
+from prmkit.errors import CheckpointError
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
-from prmkit.scorers.backends.http import Endpoint, EndpointSettings
 from prmkit.scorers.backends.sglang import SGLangBackend
 from prmkit.scorers.backends.vllm import VLLMBackend
 from prmkit.scorers.backends.weights import load_head
@@ -205,28 +205,6 @@ def test_odd_answers_are_unscored_with_the_reason(folders, answer, reason):
     assert reason in found.reason
 
 
-def test_a_server_that_is_not_there_is_named():
-    def handler(request):
-        raise httpx2.ConnectError("refused")
-
-    with pytest.raises(BackendError, match=r"http://server.test/pooling did not answer.*refused"):
-        endpoint(handler).post("/pooling", {})
-
-
-def test_a_key_is_sent_and_never_told():
-    seen = []
-
-    def handler(request):
-        seen.append(request.headers.get("authorization"))
-        return httpx2.Response(400, text="bad")
-
-    settings = EndpointSettings(url=URL, api_key="secret")
-    with pytest.raises(BackendError) as caught:
-        Endpoint(settings, httpx2.MockTransport(handler)).post("/pooling", {})
-    assert seen == ["Bearer secret"]
-    assert "secret" not in str(caught.value) + repr(settings)
-
-
 def test_families_that_read_behind_an_end_are_not_for_servers(folders):
     (found,) = scorer(folders, "universal_prm", lambda request: None).score([SOLUTION])
     assert "use the hf backend" in found.reason
@@ -249,11 +227,6 @@ def test_a_password_in_the_address_stays_out_of_messages(folders):
     )
     assert "server.test" in found.reason
     assert "s3cret" not in found.reason
-
-
-def test_an_address_that_is_none_is_told():
-    with pytest.raises(InvalidSetting, match="is no URL"):
-        Endpoint(EndpointSettings(url="http://h:80x80"))
 
 
 @pytest.mark.parametrize("row", [[0.5], [0.5, 0.5, 0.5]])
@@ -281,16 +254,3 @@ def test_an_answer_that_cannot_be_unpacked_is_unscored(folders):
 
     (found,) = scorer(folders, "qwen_prm", broken, attempts=1).score([SOLUTION])
     assert isinstance(found, Unscored)
-
-
-def test_no_try_may_last_beyond_the_deadline(folders):
-    seen = []
-
-    def handler(request):
-        seen.append(request.extensions["timeout"]["read"])
-        return httpx2.Response(200, json={})
-
-    endpoint(handler, timeout=120.0, deadline=5.0).post("/x", {})
-    endpoint(handler, timeout=2.0, deadline=5.0).post("/x", {})
-    assert 0 < seen[0] <= 5.0
-    assert seen[1] == 2.0

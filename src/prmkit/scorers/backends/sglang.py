@@ -16,9 +16,9 @@ from pathlib import Path
 
 from prmkit.chat import single_token
 from prmkit.checkpoints import load_tokenizer
+from prmkit.endpoint import Endpoint
 from prmkit.errors import BackendError, CheckpointError
 from prmkit.records import Unscored
-from prmkit.scorers.backends.http import Endpoint
 from prmkit.scorers.families.base import Rendered
 from prmkit.scorers.families.heads import Head, TokenRows
 

@@ -513,6 +513,7 @@ def main():
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--hang", type=float, default=3.0)
     args = parser.parse_args()
     server = FakeServer(
         args.mode,
@@ -521,6 +522,7 @@ def main():
         faults=args.faults,
         seed=args.seed,
         delay=args.delay,
+        hang=args.hang,
         port=args.port,
         name=args.name,
     )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import json
 import random
-import signal
-import time
-from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prmkit.errors import InvalidSetting, RunFolderError
-from prmkit.files import atomic_text
-from prmkit.formats.files import read_records
-from prmkit.labelling import Budget, Rollouts, RolloutStore, drive, label, monte_carlo, sequential
-from prmkit.labelling.store import cost_of
+from prmkit.errors import InputTooLong, InvalidSetting, PolicyError, RunFolderError
+from prmkit.labelling import (
+    Budget,
+    Rollout,
+    Rollouts,
+    RolloutStore,
+    drive,
+    judge,
+    monte_carlo,
+    sequential,
+)
+from prmkit.labelling.store import kept_in
 from prmkit.ledger import Ledger, run_folder
-from prmkit.policies.base import SamplingSettings
+from prmkit.policies.base import SamplingSettings, failed
 from prmkit.policies.sampling import judge_by_answer
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, Trajectory
@@ -197,111 +200,92 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-# ── kills ─────────────────────────────────────────────────────────────────────────────────
-
-ITEMS = trajectories(40, 4)
+# ── rollouts that fail ────────────────────────────────────────────────────────────────────
 
 
-class Counting(ScriptedPolicy):
-    """Notes each call on disk before it answers, so that no kill can hide one."""
+class Faulty(ScriptedPolicy):
+    """Fails for prefixes that hold a word, or for all while it is down."""
 
-    def __init__(self, calls: Path):
-        super().__init__(coin)
-        self._calls = calls
+    down = False
 
     def complete(self, prefixes, n, settings, seeds, first=None):
-        begin = first or [0] * len(prefixes)
-        lines = [
-            f"{p.key}/{i}" for p, b in zip(prefixes, begin, strict=True) for i in range(b, b + n)
+        if any("endless" in p.problem.text for p in prefixes):
+            raise InputTooLong("the prefix of problem 'p' has 9 tokens; it reads at most 8")
+        drawn = super().complete(prefixes, n, settings, seeds, first)
+        return [
+            [failed("status 500") for _ in found] if self.down or "cursed" in p.text else found
+            for p, found in zip(prefixes, drawn, strict=True)
         ]
-        line = (" ".join(lines) + "\n").encode()
-        handle = os.open(self._calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(handle, line)
-        os.close(handle)
-        time.sleep(0.0005)
-        return super().complete(prefixes, n, settings, seeds, first)
 
 
-def work(folder: Path) -> None:
-    """A labelling run, from its folder to its last byte."""
-    with (
-        run_folder(folder, {"k": 8}),
-        Ledger(folder / "ledger.sqlite", {"k": 8}) as ledger,
-        atomic_text(folder / "records.jsonl") as file,
-    ):
-        records = label(
-            ITEMS,
-            lambda t: monte_carlo(t, stop_at_success=True),
-            Counting(folder.parent / "calls"),
-            judge_by_answer,
-            settings=SamplingSettings(),
-            in_flight=3,
-            ledger=ledger,
-        )
-        for record in records:
-            file.write(record.model_dump_json() + "\n")
+def with_step(text, name="q"):
+    return Trajectory(
+        problem=Problem(id=name, prompt=name, answer="1"),
+        steps=(Step(text="fine\n"), Step(text=text)),
+    )
 
 
-def killed_after(folder: Path, seconds: float) -> bool:
-    """Run in a child that is killed after a while; whether it was."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            work(folder)
-            code = 0
-        finally:
-            os._exit(code)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+def test_a_rollout_that_fails_is_no_trial_is_noted_and_asked_for_again(tmp_path):
+    items = [with_step("cursed"), with_step("fine"), with_step("x", "endless")]
+    policy = Faulty(coin)
+
+    def go():
+        with Ledger(tmp_path / "l.sqlite", {}) as ledger:
+            rollouts = store(policy, ledger)
+            found = [labels for _, labels in drive(items, monte_carlo, rollouts)]
+            return found, rollouts, kept_in(ledger), dict(ledger.items())
+
+    (cursed, fine, endless), rollouts, kept, notes = go()
+    assert (cursed.values[1], cursed.trials) == (None, (8, 0))
+    assert fine.trials == (8, 8)
+    assert endless.trials == (0, 0)
+    # The two solutions share their first prefix; of the endless one both fail.
+    assert (rollouts.drawn, rollouts.failed) == (16, 24)
+    assert (kept.rollouts, kept.failed) == (16, 24)
+    assert {json.loads(v) for k, v in notes.items() if k.startswith("failed ")} == {
+        "status 500", "the prefix of problem 'p' has 9 tokens; it reads at most 8",
+    }  # fmt: skip
+    asked = len(policy.requests)
+    items = [with_step("cursed"), with_step("fine")]
+    policy.complete = super(Faulty, policy).complete
+    (mended, again), rollouts, kept, _ = go()
+    assert mended.trials == (8, 8)
+    assert again == fine
+    assert (rollouts.drawn, kept.rollouts, kept.failed) == (8, 24, 16)
+    assert len(policy.requests) == asked + 1
 
 
-def killing(tmp_path: Path, kills: int, seed: int) -> None:
-    """Kill runs at random moments until there were so many; then compare with a run in peace."""
-    (tmp_path / "peace").mkdir()
-    (tmp_path / "war").mkdir()
-    began = time.perf_counter()
-    work(tmp_path / "peace" / "run")
-    whole = time.perf_counter() - began
-    rng = random.Random(seed)
-    killed = finished = 0
-    while killed < kills:
-        folder = tmp_path / "war" / str(finished) / "run"
-        folder.parent.mkdir(exist_ok=True)
-        # Short lives, so that one run is killed many times; now and then a longer one.
-        if killed_after(folder, rng.choice([0.05, 0.1, 0.1, 0.3]) * rng.random() * 2 * whole):
-            killed += 1
-        else:
-            finished += 1
-    work(tmp_path / "war" / str(finished) / "run")
-    expected = (tmp_path / "peace" / "run" / "records.jsonl").read_bytes()
-    needed = (tmp_path / "peace" / "calls").read_text().split()
-    assert len(set(needed)) == len(needed)
-    assert len(list(read_records(tmp_path / "peace" / "run" / "records.jsonl"))) == len(ITEMS)
-    most = 0
-    for i in range(finished + 1):
-        folder = tmp_path / "war" / str(i) / "run"
-        assert (folder / "records.jsonl").read_bytes() == expected
-        assert sorted(f.name for f in folder.iterdir() if f.name.startswith(".")) == []
-        with Ledger(folder / "ledger.sqlite", {"k": 8}) as ledger:
-            assert cost_of(ledger)[0] == len(needed)
-        calls = [line.split() for line in (folder.parent / "calls").read_text().splitlines()]
-        times = Counter(rollout for call in calls for rollout in call)
-        assert set(times) == set(needed)
-        # What a kill can cost is the call that was in flight.
-        repeated = sum(n - 1 for n in times.values())
-        assert repeated <= killed * max(map(len, calls))
-        most = max(most, len(calls))
-    assert most > 10
+def test_a_run_ends_where_nobody_answers_any_more(tmp_path):
+    policy = Faulty(coin)
+    items = trajectories(200)
+
+    def go(ledger):
+        rollouts = store(policy, ledger)
+        for i, (_, labels) in enumerate(drive(items, monte_carlo, rollouts, in_flight=4)):
+            policy.down = policy.down or i == 7
+            yield labels
+
+    with Ledger(tmp_path / "l.sqlite", {}) as ledger:
+        found = []
+        with pytest.raises(PolicyError, match="no rollout of 64 prefixes in a row.*status 500"):
+            found.extend(go(ledger))
+        assert 8 <= len(found) < 60
+        policy.down = False
+        policy.complete = super(Faulty, policy).complete
+        whole = list(go(ledger))
+    peace = [labels for _, labels in drive(items, monte_carlo, store())]
+    assert whole == peace
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
-    killing(tmp_path, 20, 1)
-
-
-@pytest.mark.slow
-def test_two_hundred_kills(tmp_path):
-    killing(tmp_path, 200, 2)
+def test_critiques_that_fail_have_no_vote():
+    made = judge(with_step("x"), votes=3)
+    next(made)
+    with pytest.raises(StopIteration) as done:
+        made.send([[Rollout(None, error="status 500"), *[Rollout(None, "\\boxed{1}")] * 2]])
+    assert done.value.value.values == (1, 0)
+    assert done.value.value.certainty == (1, 1)
+    made = judge(with_step("x"), votes=1)
+    next(made)
+    with pytest.raises(StopIteration) as done:
+        made.send([[Rollout(None, error="status 500")]])
+    assert "status 500" in done.value.value.reason

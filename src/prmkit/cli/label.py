@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from prmkit.checkpoints import fingerprint
 from prmkit.cli.console import DONE, INCOMPLETE, Bars, bars, figures, out, print_json, say
-from prmkit.cli.names import distinct_problems, judge, model_folder
+from prmkit.cli.names import distinct_problems, judge, open_policy
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records
@@ -23,12 +22,15 @@ from prmkit.labelling.methods import MethodSettings, leaves_open, task
 from prmkit.labelling.omega import OmegaSettings
 from prmkit.ledger import Ledger, run_folder
 from prmkit.policies.base import SamplingSettings
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Record, StepScores, Trajectory
 from prmkit.settings import at_least
 
 if TYPE_CHECKING:
     from prmkit.labelling import Budget, Progress
     from prmkit.labelling.in_process import Meter
+    from prmkit.policies.base import Policy
+    from prmkit.policies.openai import Usage
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,6 @@ class LabelSettings:
         file: solutions of problems, in any format that prm convert reads. All methods but judge and
             self-consistency need reference answers; omega takes the problems alone.
         out: the run folder: config.json, records.jsonl, metrics.json.
-        policy: the completer, or the judge: folder of a causal language model, its id, or
-            embedded/policy.
         limit: solutions at most (problems, of omega); 0 for all.
         in_flight: solutions under way at a time; their wishes share batches.
         budget: rollouts at most. Solutions are labelled in order, as far as it goes; those under
@@ -49,13 +49,13 @@ class LabelSettings:
         resume: go on with what the run folder holds; --no-resume begins anew.
         from_: format of the file; by default what its first rows say.
         seed: of everything that is drawn.
-        device: cpu or cuda; by default a GPU where there is one.
+        prices: of a server: dollars for a million tokens of prompts and for a million generated
+            ones; the cost is shown as it grows.
     """
 
     file: Path
     _: KW_ONLY
     out: Annotated[Path, Parameter(alias="-o")] = Path("runs/label")
-    policy: str = "embedded/policy"
     limit: int = 0
     in_flight: int = 64
     budget: int | None = None
@@ -63,10 +63,11 @@ class LabelSettings:
     resume: Annotated[bool, Parameter(negative="--no-resume")] = True
     from_: str | None = None
     seed: int = 0
-    device: str | None = None
+    prices: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         at_least(1, in_flight=self.in_flight)
+        at_least(0, **dict(zip(("input price", "output price"), self.prices or (), strict=False)))
         at_least(0, limit=self.limit)
 
 
@@ -102,7 +103,7 @@ class ConsensusSettings:
             raise InvalidSetting("on_disagreement has no meaning without consensus or uncertain")
 
 
-_FREE = ("out", "resume", "in_flight", "budget", "budget_tokens", "device")
+_FREE = ("out", "resume", "in_flight", "budget", "budget_tokens", "prices")
 """Settings that an interrupted run may be given otherwise: no label depends on them."""
 
 
@@ -110,6 +111,7 @@ class _Job(NamedTuple):
     """All that a run is told."""
 
     settings: LabelSettings
+    speaker: PolicySettings
     method: MethodSettings
     omega: OmegaSettings
     drawing: SamplingSettings
@@ -119,6 +121,7 @@ class _Job(NamedTuple):
 def label(
     settings: Annotated[LabelSettings, Parameter(name="*")],
     *,
+    speaker: Annotated[PolicySettings | None, Parameter(name="*")] = None,
     method: Annotated[MethodSettings | None, Parameter(name="*")] = None,
     omega: Annotated[OmegaSettings | None, Parameter(name="*")] = None,
     drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
@@ -138,6 +141,7 @@ def label(
     """
     job = _Job(
         settings,
+        speaker or PolicySettings(),
         _with_k(method or MethodSettings(), k),
         omega or OmegaSettings(),
         drawing or SamplingSettings(),
@@ -149,6 +153,8 @@ def label(
     described = {k: v for k, v in asdict(settings).items() if k not in _FREE}
     parts = (job.method, job.omega, job.drawing, job.which)
     described |= {k: v for part in parts for k, v in asdict(part).items()}
+    # Where a model runs may change; which one it is, the ledger sees to.
+    described |= {"policy": job.speaker.policy, "tokenizer": job.speaker.tokenizer}
     with run_folder(settings.out, described, resume=settings.resume):
         metrics, told = _run(job, records, sure, others, quiet=json)
         write_json(settings.out / "metrics.json", metrics)
@@ -159,7 +165,8 @@ def label(
         say(f"records: {settings.out / 'records.jsonl'}")
     # Searches leave the steps after the first wrong one open; that is no fault.
     missing = metrics["unlabelled_steps"] and not leaves_open(job.method)
-    return INCOMPLETE if missing or metrics.get("not_labelled") else DONE
+    lacking = missing or metrics["failed_rollouts"] or metrics.get("not_labelled")
+    return INCOMPLETE if lacking else DONE
 
 
 def _with_k(method: MethodSettings, k: int | None) -> MethodSettings:
@@ -181,6 +188,8 @@ def _check(job: _Job) -> None:
         )
     task(job.method, job.omega)
     _budget(job.settings)
+    if job.settings.prices is not None and job.speaker.server is None:
+        raise InvalidSetting("prices have no meaning without a server: nobody is paid")
     if job.method.method == "omega" and (job.which.consensus or job.which.uncertain):
         raise InvalidSetting(
             "omega labels steps of its own rollouts, which nobody else has labelled or scored; "
@@ -239,17 +248,17 @@ def _run(
     """Label and write: the metrics, and what this run drew itself."""
     from prmkit.labelling import RolloutStore, drive
     from prmkit.labelling.in_process import Meter
-    from prmkit.policies.hf import HFPolicy
+    from prmkit.labelling.store import kept_in
 
     settings = job.settings
-    folder = model_folder(settings.policy)
-    policy = HFPolicy(folder, device=settings.device)
+    policy, about = open_policy(job.speaker)
     # Whatever the method, the rollouts of a folder are of one policy, drawn in one way.
-    about = {"policy": policy.name, "files": fingerprint(folder), **asdict(job.drawing)}
+    about |= asdict(job.drawing)
     budget = _budget(settings)
     with Ledger(settings.out / "ledger.sqlite", about) as ledger, bars(quiet=quiet) as progress:
         store = RolloutStore(policy, judge(), job.drawing, settings.seed, ledger)
-        shown = _Shown(progress, len(records))
+        bill = Bill(policy, settings.prices)
+        shown = _Shown(progress, len(records), bill)
         meter = Meter(store, shown.told)
         driven = drive(
             records,
@@ -262,13 +271,15 @@ def _run(
         labelled = _Labelled(driven, meter, shown)
         metrics: dict[str, Any] = {"solutions": len(records) + len(sure)}
         metrics |= _write(labelled, sure, others, job)
-        metrics |= _cost(ledger)
+        kept = kept_in(ledger)
+    metrics |= {"rollouts": kept.rollouts, "tokens": kept.tokens, "failed_rollouts": kept.failed}
     if budget is not None and budget.ended:
         metrics["not_labelled"] = len(records) - labelled.n_items
         metrics["budget_spent"] = dict(zip(("rollouts", "tokens"), budget.spent, strict=True))
     if job.method.method == "self-consistency":
         metrics["self_consistency"] = labelled.agreement()
-    return metrics, {"rollouts_this_time": store.drawn, "tokens_this_time": store.tokens}
+    drawn = {"rollouts_this_time": store.drawn, "tokens_this_time": store.tokens}
+    return metrics, drawn | bill.told()
 
 
 def _gated(records: list[Record], which: ConsensusSettings) -> tuple[list[Record], list[Record]]:
@@ -289,11 +300,44 @@ def _gated(records: list[Record], which: ConsensusSettings) -> tuple[list[Record
     return open_ones, sure
 
 
+class Bill:
+    """What a server's tokens cost.
+
+    Args:
+        policy: counts its prompts' tokens too, where it is on a server.
+        prices: dollars for a million tokens of prompts, and for a million generated ones.
+    """
+
+    def __init__(self, policy: Policy, prices: tuple[float, float] | None):
+        self._policy, self._prices = policy, prices
+
+    @property
+    def cost(self) -> float | None:
+        """Dollars so far, where there are prices."""
+        usage: Usage | None = getattr(self._policy, "usage", None)
+        if usage is None or self._prices is None:
+            return None
+        into, out_of = self._prices
+        return (usage.prompt_tokens * into + usage.completion_tokens * out_of) / 1e6
+
+    def told(self) -> dict[str, Any]:
+        """What the server counted, and what it cost."""
+        usage: Usage | None = getattr(self._policy, "usage", None)
+        if usage is None:
+            return {}
+        told: dict[str, Any] = {"prompt_tokens_this_time": usage.prompt_tokens}
+        if usage.cached_tokens:
+            told["of_them_cached"] = usage.cached_tokens
+        if self.cost is not None:
+            told["dollars_this_time"] = round(self.cost, 4)
+        return told
+
+
 class _Shown:
     """Shows how far a run is."""
 
-    def __init__(self, progress: Bars, total: int):
-        self._progress, self._total = progress, total
+    def __init__(self, progress: Bars, total: int, bill: Bill):
+        self._progress, self._total, self._bill = progress, total, bill
         self._done = self._rollouts = self._tokens = 0
         self.steps = 0
 
@@ -303,6 +347,8 @@ class _Shown:
         self._rollouts += more.rollouts
         self._tokens += more.tokens
         note = f"{self.steps:,} steps, {self._rollouts:,} rollouts, {self._tokens:,} tokens"
+        if (cost := self._bill.cost) is not None:
+            note += f", ${cost:,.2f}"
         self._progress("label", self._done, self._total, note)
 
 
@@ -358,14 +404,6 @@ class _Labelled:
 
 def _values(record: Record) -> tuple[float | None, ...]:
     return record.labels.values if record.labels else (None,) * len(record.trajectory.steps)
-
-
-def _cost(ledger: Ledger) -> dict[str, int]:
-    """All rollouts of the folder, and their tokens."""
-    from prmkit.labelling.store import cost_of
-
-    rollouts, tokens = cost_of(ledger)
-    return {"rollouts": rollouts, "tokens": tokens}
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,15 @@ from prmkit.checkpoints import find_checkpoint, fingerprint
 from prmkit.embedded.build import WEIGHTS
 from prmkit.errors import FormatError, UnknownName
 from prmkit.policies.sampling import Judge, Outcome
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem, Record
 from prmkit.scorers.settings import ModelSettings
 
 if TYPE_CHECKING:
+    from prmkit.policies.base import Policy
     from prmkit.scorers.base import Scorer
 
+DEFAULT_POLICY = "embedded/policy"
 EMBEDDED = ("embedded/base", "embedded/policy", "embedded/prm")
 
 
@@ -49,6 +52,25 @@ def open_scorer(settings: ModelSettings) -> Scorer:
     from prmkit.scorers.loading import load_scorer
 
     return load_scorer(known_name(settings.model), settings)
+
+
+def open_policy(settings: PolicySettings) -> tuple[Policy, dict[str, Any]]:
+    """The policy that the settings name, and what its words depend on: its name and its files.
+
+    Raises:
+        UnknownName: if it is an embedded model that does not ship, or the server has another one.
+        CheckpointError: if there is none, or it is of another kind.
+        PolicyError: if the server draws no completion.
+    """
+    from prmkit.policies.loading import load_policy
+
+    tokenizer = settings.tokenizer and str(model_folder(settings.tokenizer))
+    if settings.server is not None:
+        served = load_policy(replace(settings, tokenizer=tokenizer))
+        return served, {"policy": served.name, "served": True}
+    folder = model_folder(settings.policy or DEFAULT_POLICY)
+    policy = load_policy(replace(settings, policy=str(folder)))
+    return policy, {"policy": policy.name, "files": fingerprint(folder)}
 
 
 def about_model(settings: ModelSettings, scorer: Scorer) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def judge(trajectory: Trajectory, *, votes: int = 1) -> Estimator:
         return StepLabels(values=(), kind="hard", source=source)
     task = Trajectory(problem=Problem(id="critique", messages=messages(trajectory)))
     (critiques,) = yield [Rollouts(task, votes)]
-    read = [right_steps(critique.text, n_steps) for critique in critiques]
+    read = [one.error or right_steps(one.text, n_steps) for one in critiques]
     places = Counter(place for place in read if isinstance(place, int))
     ranked = places.most_common(2)
     if not ranked:

@@ -28,12 +28,14 @@ class Rollout(NamedTuple):
         text: what was written after the prefix.
         n_tokens: of it, drawn.
         answer: the final answer that it gives, where it gives one.
+        error: why it could not be drawn; it is no trial then.
     """
 
     correct: bool | None
     text: str = ""
     n_tokens: int = 0
     answer: str | None = None
+    error: str | None = None
 
 
 Outcomes = Sequence[Rollout]

@@ -98,7 +98,7 @@ def _of(problem: Problem, prefix: Trajectory) -> Trajectory:
 
 
 def _judged(rollout: Rollout, answer: str) -> Rollout:
-    return rollout._replace(correct=_is(answer, rollout.answer))
+    return rollout if rollout.error else rollout._replace(correct=_is(answer, rollout.answer))
 
 
 def _with_share(labels: StepLabels, share: float, name: str) -> StepLabels:

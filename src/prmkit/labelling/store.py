@@ -13,9 +13,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from prmkit.errors import InputTooLong, PolicyError
 from prmkit.labelling.rollouts import Outcomes, Rollout
 from prmkit.ledger import Ledger, seed_for
-from prmkit.policies.base import Policy, SamplingSettings
+from prmkit.policies.base import Completion, Policy, SamplingSettings, failed
 from prmkit.policies.sampling import Judge
 from prmkit.records import Trajectory
 
@@ -34,6 +35,21 @@ class Wanted(NamedTuple):
     prefix: Trajectory
     first: int
     n: int
+
+
+class _Stretch(NamedTuple):
+    """Neighbouring rollouts of a prefix: its key, the number of the first, and the prefix."""
+
+    key: str
+    first: int
+    prefix: Trajectory
+
+
+FAILED = "failed "
+"""Begins the key of a rollout that could not be drawn; its value is why."""
+
+UNANSWERED = 64
+"""Prefixes in a row that may fail before a run ends."""
 
 
 class RolloutStore:
@@ -60,6 +76,9 @@ class RolloutStore:
         self._memory: dict[str, Rollout] = {}
         self.drawn = 0
         self.tokens = 0
+        self.failed = 0
+        """Rollouts that could not be drawn; they are asked for again on resuming."""
+        self._unanswered: set[str] = set()
 
     def get(self, wanted: Sequence[Wanted]) -> list[Outcomes]:
         """The rollouts that are wanted, in order."""
@@ -89,33 +108,70 @@ class RolloutStore:
 
     def _draw(self, missing: dict[str, dict[int, Trajectory]]) -> None:
         """Draw rollouts that are nowhere; stretches of one length share a call of the policy."""
-        stretches: dict[int, list[tuple[str, int, Trajectory]]] = {}
+        stretches: dict[int, list[_Stretch]] = {}
         for key, numbers in missing.items():
             for first, n in _stretches(sorted(numbers)):
-                stretches.setdefault(n, []).append((key, first, numbers[first]))
+                stretches.setdefault(n, []).append(_Stretch(key, first, numbers[first]))
         for n in sorted(stretches):
-            of_length = stretches[n]
-            drawn = self._policy.complete(
-                [prefix for _, _, prefix in of_length],
-                n,
-                self._settings,
-                [seed_for(self._seed, key) for key, _, _ in of_length],
-                [first for _, first, _ in of_length],
-            )
             fresh: dict[str, str] = {}
-            for (key, first, prefix), completions in zip(of_length, drawn, strict=True):
-                start = prefix.text + (prefix.separator if prefix.steps else "")
+            for (key, first, prefix), completions in zip(
+                stretches[n], self._complete(stretches[n], n), strict=True
+            ):
                 for number, completion in enumerate(completions, first):
-                    outcome = self._judge(prefix.problem, start + completion.text)
-                    rollout = Rollout(
-                        outcome.correct, completion.text, completion.n_tokens, outcome.answer
-                    )
-                    self._memory[f"{key}/{number}"] = rollout
-                    fresh[f"{key}/{number}"] = json.dumps(rollout)
-                    self.drawn += 1
-                    self.tokens += completion.n_tokens
+                    rollout = self._judged(prefix, completion)
+                    name = f"{key}/{number}"
+                    self._memory[name] = rollout
+                    if rollout.error is None:
+                        fresh[name] = json.dumps(rollout)
+                        self.drawn += 1
+                        self.tokens += completion.n_tokens
+                    else:
+                        fresh[FAILED + name] = json.dumps(rollout.error)
+                        self.failed += 1
             if self._ledger is not None:
                 self._ledger.put(fresh)
+            self._see_answers(stretches[n])
+
+    def _complete(self, stretches: Sequence[_Stretch], n: int) -> list[list[Completion]]:
+        """Completions; where a prefix is too long for the policy, each goes alone and it fails."""
+        try:
+            return self._policy.complete(
+                [prefix for _, _, prefix in stretches],
+                n,
+                self._settings,
+                [seed_for(self._seed, key) for key, _, _ in stretches],
+                [first for _, first, _ in stretches],
+            )
+        except InputTooLong as error:
+            if len(stretches) == 1:
+                return [[failed(str(error))] * n]
+        return [completions for one in stretches for completions in self._complete([one], n)]
+
+    def _judged(self, prefix: Trajectory, completion: Completion) -> Rollout:
+        if completion.error is not None:
+            return Rollout(None, error=completion.error)
+        start = prefix.text + (prefix.separator if prefix.steps else "")
+        outcome = self._judge(prefix.problem, start + completion.text)
+        return Rollout(outcome.correct, completion.text, completion.n_tokens, outcome.answer)
+
+    def _see_answers(self, stretches: Sequence[_Stretch]) -> None:
+        """Stop where nobody answers any more, rather than leave all that is to come unlabelled.
+
+        Raises:
+            PolicyError: if no rollout of many prefixes in a row could be drawn.
+        """
+        for key, first, _ in stretches:
+            last = self._memory[f"{key}/{first}"]
+            if last.error is None:
+                self._unanswered.clear()
+            else:
+                self._unanswered.add(key)
+            if len(self._unanswered) >= UNANSWERED:
+                raise PolicyError(
+                    f"no rollout of {len(self._unanswered)} prefixes in a row could be drawn: "
+                    f"{last.error}. See to that, then give the same command again: what was drawn "
+                    "is kept"
+                )
 
 
 def content_key(prefix: Trajectory) -> str:
@@ -143,10 +199,27 @@ def _stretches(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield start, last - start + 1
 
 
-def cost_of(ledger: Ledger) -> tuple[int, int]:
-    """How many rollouts a ledger keeps, and their tokens."""
-    rollouts = tokens = 0
-    for _, value in ledger.items():
-        rollouts += 1
-        tokens += Rollout(*json.loads(value)).n_tokens
-    return rollouts, tokens
+class Kept(NamedTuple):
+    """What a ledger keeps.
+
+    Attributes:
+        rollouts: that were drawn.
+        tokens: drawn in them.
+        failed: rollouts that could not be drawn so far.
+    """
+
+    rollouts: int
+    tokens: int
+    failed: int
+
+
+def kept_in(ledger: Ledger) -> Kept:
+    """What a ledger keeps, counted."""
+    rollouts = tokens = failures = 0
+    for key, value in ledger.items():
+        if key.startswith(FAILED):
+            failures += ledger.get(key.removeprefix(FAILED)) is None
+        else:
+            rollouts += 1
+            tokens += Rollout(*json.loads(value)).n_tokens
+    return Kept(rollouts, tokens, failures)

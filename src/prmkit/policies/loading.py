@@ -31,8 +31,9 @@ def load_policy(settings: PolicySettings) -> HFPolicy | OpenAIPolicy:
     if settings.server is None:
         from prmkit.policies.hf import HFPolicy
 
-        # Settings without a server name a policy.
-        return HFPolicy(find_checkpoint(settings.policy or ""), device=settings.device)
+        if settings.policy is None:
+            raise InvalidSetting("neither a policy nor a server with one was named")
+        return HFPolicy(find_checkpoint(settings.policy), device=settings.device)
     from prmkit.endpoint import Endpoint, EndpointSettings
     from prmkit.policies.openai import OpenAIPolicy
 

@@ -14,8 +14,8 @@ class PolicySettings:
 
     Attributes:
         policy: folder of a causal language model, its id on the Hugging Face hub, or
-            embedded/policy; with a server, the name under which it serves the model, by default
-            the only one that it lists.
+            embedded/policy, which is the default; with a server, the name under which it serves
+            the model, by default the only one that it lists.
         server: instead of this process, the address of an OpenAI-compatible server with the model
             (vLLM, SGLang, llama.cpp, hosted), such as http://127.0.0.1:8000.
         tokenizer: with a server: folder of the model's tokenizer, so that prefixes go as token
@@ -42,8 +42,6 @@ class PolicySettings:
         at_least(1, concurrency=self.concurrency, attempts=self.attempts)
         above(0, timeout=self.timeout, deadline=self.deadline)
         if self.server is None:
-            if self.policy is None:
-                raise InvalidSetting("neither a policy nor a server with one was named")
             for name in ("tokenizer", "api_key_env"):
                 if getattr(self, name) is not None:
                     raise InvalidSetting(f"{name} has no meaning without a server")

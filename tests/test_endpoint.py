@@ -69,9 +69,11 @@ def test_what_may_pass_is_tried_again(fault):
     assert endpoint(handler).post("/x", {}) == {"fine": 1}
     assert len(seen) == 2
     handler, seen = answers(fault)
-    with pytest.raises(BackendError, match="http://server.test/x did not answer after"):
+    with pytest.raises(BackendError, match="http://server.test/x did not answer after") as caught:
         endpoint(handler).post("/x", {})
     assert len(seen) == 3
+    told = isinstance(fault, httpx2.Response) and fault.status_code != 200
+    assert getattr(caught.value, "status", None) == (fault.status_code if told else None)
 
 
 @pytest.mark.usefixtures("no_waiting")

@@ -13,7 +13,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, overload
 
-from prmkit.errors import BackendError, InvalidSetting, MissingDependency, RequestRefused
+from prmkit.errors import (
+    BackendError,
+    BadStatus,
+    InvalidSetting,
+    MissingDependency,
+    RequestRefused,
+)
 from prmkit.settings import above, at_least
 
 try:
@@ -65,11 +71,12 @@ class _Again(Exception):
 
     Args:
         reason: what failed.
+        status: of the answer, where one came that told of a failure.
         wait: seconds after which the server wants to be asked again, where it says so.
     """
 
-    def __init__(self, reason: str, wait: float | None = None):
-        self.wait = wait
+    def __init__(self, reason: str, status: int | None = None, wait: float | None = None):
+        self.status, self.wait = status, wait
         super().__init__(reason)
 
 
@@ -133,15 +140,14 @@ class Endpoint:
         """What a route answers.
 
         Args:
-            route: from the server's root, such as ``/v1/completions``.
-            body: the JSON object that is sent.
-            read: makes of the JSON object that comes back what is wanted of it; where it raises
-                `FaultyAnswer`, the request is sent again. By default the object as it is.
-            cancelled: once it is set, nothing more is sent.
+                route: from the server's root, such as ``/v1/completions``.
+                body: the JSON object that is sent.
+                read: makes of the JSON object that comes back what is wanted of it; where it raises
+                    `FaultyAnswer`, the request is sent again. By default the object as it is.
+                cancelled: once it is set, nothing more is sent.
 
         Raises:
-            RequestRefused: if the server refuses the request.
-            BackendError: if the server does not answer in time, or not as it should.
+        XX the server does not answer in time, or not as it should.
         """
         content = json.dumps(dict(body)).encode()
         headers = {"Content-Type": "application/json"}
@@ -204,11 +210,14 @@ class Endpoint:
                         last = str(error)
                         raise
         except _Again as error:
-            last = str(error)
-        raise BackendError(
-            f"{self.shown}{route} did not answer after at most {self.settings.attempts} tries in "
-            f"{self.settings.deadline:.0f} s: {last}"
-        )
+            message = (
+                f"{self.shown}{route} did not answer after at most {self.settings.attempts} tries "
+                f"in {self.settings.deadline:.0f} s: {error}"
+            )
+            if error.status is not None:
+                raise BadStatus(message, error.status) from None
+            raise BackendError(message) from None
+        raise AssertionError("a try returns or raises")
 
     def _try(
         self,
@@ -226,6 +235,7 @@ class Endpoint:
         if answer.status_code in BUSY:
             raise _Again(
                 f"status {answer.status_code}: {self._hide(answer.text)}",
+                answer.status_code,
                 _seconds(answer.headers.get("retry-after")),
             )
         if answer.status_code != 200:

@@ -11,7 +11,8 @@
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
     ├── BackendError (RuntimeError)  a model server refused a request or did not answer
-    │   └── RequestRefused  it answered that it will not; has the status
+    │   └── BadStatus  it answered with a failure; has the status
+    │       └── RequestRefused  and will not do it at another time either
     ├── ScoringError (RuntimeError)  a scorer could not score what had to be scored
     ├── WorkerError (RuntimeError)  a helper process cannot be started
     ├── InputTooLong (ValueError)  more tokens than the model can read
@@ -120,8 +121,8 @@ class BackendError(PrmkitError, RuntimeError):
     """A model server refused a request, did not answer, or answered something else."""
 
 
-class RequestRefused(BackendError):
-    """A model server answered that it will not do what was asked, now or later.
+class BadStatus(BackendError):
+    """A model server is there, and answered with a failure as often as it was asked.
 
     Args:
         message: what was asked, and what it answered.
@@ -134,6 +135,10 @@ class RequestRefused(BackendError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RequestRefused(BadStatus):
+    """A model server answered that it will not do what was asked, now or later."""
 
 
 class ScoringError(PrmkitError, RuntimeError):

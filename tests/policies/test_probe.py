@@ -7,7 +7,7 @@ import json
 import pytest
 import stamina
 
-from fake_openai import MODES, FakeServer
+from fake_openai import MODES, FakeServer, Refused
 from prmkit.checkpoints import load_tokenizer
 from prmkit.embedded.build import WEIGHTS
 from prmkit.embedded.vocabulary import build_tokenizer
@@ -109,10 +109,11 @@ def test_a_flag_that_has_no_effect_is_not_believed():
     assert "closed, or taken for another turn" in found.how["continuation"]
 
 
-@pytest.mark.parametrize("mode", ["vllm", "transformers"])
-def test_a_tokenizer_of_another_model_is_refused(mode):
-    with FakeServer(mode) as server, pytest.raises(PolicyError, match="it is of another model"):
-        ask(server, build_tokenizer(400))
+def test_a_tokenizer_of_another_model_is_refused():
+    other = build_tokenizer(400)
+    for mode in ("vllm", "transformers"):
+        with FakeServer(mode) as server, pytest.raises(PolicyError, match="of another model"):
+            ask(server, other)
 
 
 def test_a_server_that_adds_to_ids_is_not_sent_ids(tokenizer):
@@ -166,6 +167,18 @@ def test_fields_that_turn_off_other_samplers_are_sent_where_they_are_taken(token
 def test_a_wrong_name_is_told_with_the_right_ones(tokenizer):
     with FakeServer("vllm") as server, pytest.raises(UnknownName, match="Did you mean 'served'"):
         ask(server, tokenizer, "servd")
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_that_does_not_list_its_models_needs_a_name(status):
+    def get(route):
+        raise Refused(status, "no list")
+
+    with stamina.set_testing(True, attempts=2), FakeServer("vllm") as server:
+        server.get = get
+        assert ask(server, model="served").continuation == "continue_final_message"
+        with pytest.raises(PolicyError, match="lists 0 models; say which"):
+            ask(server)
 
 
 def test_several_models_need_a_choice():

@@ -18,6 +18,7 @@ from prmkit.chat import Tokenizer, encode_question, encode_text
 from prmkit.endpoint import Endpoint
 from prmkit.errors import (
     BackendError,
+    BadStatus,
     CheckpointError,
     InvalidRecord,
     PolicyError,
@@ -285,7 +286,9 @@ def _same_words(draw: _Draw, way: Capabilities) -> None:
     Raises:
         PolicyError: if it is of another model.
     """
-    for problem in QUESTIONS if draw.tokenizer is not None else ():
+    if draw.tokenizer is None:
+        return
+    for problem in QUESTIONS:
         ids = encode_text(draw.tokenizer, problem.text)
         body = body_of(way, Prompt(None, problem.text, [], False), max_tokens=1)
         try:
@@ -517,7 +520,7 @@ def _listed(endpoint: Endpoint) -> list[Mapping[str, Any]]:
     """
     try:
         data = endpoint.get("/v1/models").get("data")
-    except RequestRefused as error:
+    except BadStatus as error:
         if error.status in (401, 403):
             raise
         return []

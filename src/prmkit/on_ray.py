@@ -21,7 +21,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prmkit.engines import Batches, EngineSettings, MakeWorker, Tables, Worker, plan_batches
 from prmkit.errors import MissingDependency, PrmkitError, WorkerError
@@ -113,20 +113,18 @@ def _finished(
         num_cpus=settings.cpus_per_actor,
         num_gpus=settings.gpus_per_actor,
     )
-    rows = iter(dataset.iter_rows())
-    try:
-        for row in rows:
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            yield int(row["batch"])
-    except ray.exceptions.RayError as error:
-        raise WorkerError(
-            f"Ray ended the run: {str(error).strip().splitlines()[-1]}. What is finished is kept; "
-            "give the same command again to go on"
-        ) from error
-    finally:
-        # Closing it ends the tasks that run.
-        rows.close()
+    # Closing the rows ends the tasks that run.
+    with contextlib.closing(cast(Any, iter(dataset.iter_rows()))) as rows:
+        try:
+            for row in rows:
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                yield int(row["batch"])
+        except ray.exceptions.RayError as error:
+            raise WorkerError(
+                f"Ray ended the run: {str(error).strip().splitlines()[-1]}. What is finished is "
+                "kept; give the same command again to go on"
+            ) from error
 
 
 class _Actor:
@@ -225,16 +223,15 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         stack.enter_context(_kept_signals())
-        # Its C++ part writes to standard error; what goes wrong comes as an exception too.
-        stack.enter_context(_environment(RAY_BACKEND_LOG_LEVEL="fatal"))
         try:
-            # "local" starts a cluster of our own even where one runs on this machine.
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({"include_dashboard": False} if address is None else {}),
-            )
+            with _mute():
+                # "local" starts a cluster of our own even where one runs on this machine.
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False if address is None else None,
+                )
         except (ray.exceptions.RayError, OSError, ImportError, RuntimeError, ValueError) as error:
             raise WorkerError(
                 f"there is no way to the Ray cluster at {address or 'this machine'}: {error}"
@@ -256,15 +253,23 @@ def _kept_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(**defaults: str) -> Iterator[None]:
-    """Environment variables while a block runs, but for those that the user has set."""
-    added = {key: value for key, value in defaults.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
+def _mute() -> Iterator[None]:
+    """Keep what Ray's C++ part has to say off standard error, now and later.
+
+    Its level of logging is read once, from the environment, and the change of it is told at once.
+    What goes wrong comes as an exception too.
+    """
+    with contextlib.ExitStack() as stack:
+        if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+            os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+            stack.callback(os.environ.pop, "RAY_BACKEND_LOG_LEVEL")
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        there = os.dup(2)
+        stack.callback(os.close, there)
+        os.dup2(nowhere, 2)
+        stack.callback(os.dup2, there, 2)
         yield
-    finally:
-        for key in added:
-            del os.environ[key]
 
 
 @contextlib.contextmanager
@@ -293,7 +298,8 @@ def _quiet() -> Iterator[None]:
 def _warn_of_size(settings: EngineSettings) -> None:
     """Say so if no machine could hold an actor now: Ray would wait without a word."""
     need = {"CPU": settings.cpus_per_actor, "GPU": settings.gpus_per_actor}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    listed: Callable[[], list[dict[str, Any]]] = ray.nodes
+    nodes = [node["Resources"] for node in listed() if node["Alive"]]
     if not any(all(node.get(k, 0) >= v for k, v in need.items()) for node in nodes):
         told = "; ".join(
             f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes

@@ -103,7 +103,7 @@ def _finished(
         [{"batch": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS)
     ).map_batches(
         _Actor,
-        fn_constructor_args=(batches.folder, make),
+        fn_constructor_args=(batches.folder, ray.cloudpickle.dumps(make)),
         batch_size=1,
         batch_format="numpy",
         # One task at a time: a second one would wait for its actor while others idle.
@@ -134,10 +134,10 @@ class _Actor:
 
     Args:
         folder: of the batches.
-        make: starts the worker.
+        make: starts the worker; pickled, since an actor that cannot be built is tried for ever.
     """
 
-    def __init__(self, folder: Path, make: MakeWorker):
+    def __init__(self, folder: Path, make: bytes):
         self._folder, self._make = folder, make
         self._batches: Batches | None = None
         self._worker: Worker | None = None
@@ -160,7 +160,8 @@ class _Actor:
         with _tried(batches, number):
             # Within the try: what dies while it loads a model dies over its first batch.
             if self._worker is None:
-                self._worker = self._make()
+                make: MakeWorker = pickle.loads(self._make)
+                self._worker = make()
             batches.finish(number, self._worker(batches.read(number)))
 
 

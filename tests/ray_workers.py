@@ -6,7 +6,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,19 @@ def node() -> str:
     import ray
 
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
+
+
+@dataclass(frozen=True)
+class StartTelling:
+    """Starts a worker that tells where it is: the node, and the GPUs that it may use."""
+
+    def __call__(self) -> Callable[[Sequence[Record]], list[Record]]:
+        def worker(batch: Sequence[Record]) -> list[Record]:
+            time.sleep(0.2)
+            where = [node(), os.environ.get("CUDA_VISIBLE_DEVICES", "not set")]
+            return [record.replace(meta={"where": where}) for record in batch]
+
+        return worker
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray_workers import records
 
 from prmkit import engines
 from prmkit.engines import Batches, EngineSettings, Tables, is_table, plan_batches
 from prmkit.errors import FormatError, InvalidSetting, RunFolderError
 from prmkit.formats import write_records
 from prmkit.formats.containers import write_rows
+from ray_workers import records
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,7 @@ def test_batches_are_the_records_in_order(tmp_path_factory, n, size, table, per)
     there = Batches(folder / "parts")
     read = [there.read(k) for k in range(len(there))]
     assert [record for batch in read for record in batch] == given
-    assert [len(batch) for batch in read] == [
-        min(size, n - at) for at in range(0, n, size)
-    ]
+    assert [len(batch) for batch in read] == [min(size, n - at) for at in range(0, n, size)]
     order = list(range(len(batches)))
     random.Random(n).shuffle(order)
     for k in order:

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from ray_workers import StartFailing, StartMarking, records
 
 from prmkit.engines import EngineSettings, Tables, plan_batches
 from prmkit.errors import FormatError, RunFolderError, WorkerError
 from prmkit.formats import read_records, write_records
+from ray_workers import StartFailing, StartMarking, records
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prmkit.engines import Batches, EngineSettings, MakeWorker, Tables, Worker, plan_batches
 from prmkit.errors import MissingDependency, PrmkitError, WorkerError
@@ -113,8 +113,9 @@ def _finished(
         num_cpus=settings.cpus_per_actor,
         num_gpus=settings.gpus_per_actor,
     )
-    # Closing the rows ends the tasks that run.
-    with contextlib.closing(cast(Any, iter(dataset.iter_rows()))) as rows:
+    rows: Any = iter(dataset.iter_rows())
+    # Closing them ends the tasks that run.
+    with contextlib.closing(rows):
         try:
             for row in rows:
                 if row["error"]:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ray_workers import StartMarking, records
 
 from prmkit.engines import EngineSettings
+from ray_workers import StartMarking, StartTelling, records
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,10 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     small = {"object_store_memory": 80_000_000, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
-    nodes = [made.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(3)]
+    # Ray takes the word of a node for its GPUs.
+    nodes = [
+        made.add_node(num_cpus=1, num_gpus=2, object_store_memory=80_000_000) for _ in range(3)
+    ]
     yield made, nodes
     made.shutdown()
 
@@ -70,13 +73,35 @@ def test_the_output_does_not_depend_on_batches_or_actors(cluster, tmp_path, mark
     given = records(60)
     for size, actors in [(1, 3), (7, 2), (16, 1), (60, 3)]:
         expected = here(given, StartMarking(marks), size)
-        got = run(
-            cluster[0], given, StartMarking(marks), tmp_path / f"parts-{size}", size, actors
-        )
+        got = run(cluster[0], given, StartMarking(marks), tmp_path / f"parts-{size}", size, actors)
         assert got == expected, size
     labels = {line.partition('"labels"')[2] for line in expected}
     assert len(labels) > 3
     assert len({where for _, where in computed(marks)} - {"here"}) == 3
+
+
+def test_an_actor_has_the_gpus_that_it_is_given(cluster, tmp_path):
+    from prmkit.on_ray import run_on_ray
+
+    def where(actors, gpus):
+        settings = EngineSettings(
+            engine="ray",
+            address=cluster[0].address,
+            actors=actors,
+            gpus_per_actor=gpus,
+            cpus_per_actor=0.1,
+        )
+        done = run_on_ray(
+            records(24), StartTelling(), tmp_path / f"{actors}", settings, batch_size=1, about={}
+        )
+        return {tuple(record.meta["where"]) for record in done}
+
+    whole = where(3, 2)
+    assert {gpus for _, gpus in whole} == {"0,1"}
+    assert len(whole) == 3
+    halves = where(12, 0.5)
+    assert {gpus for _, gpus in halves} == {"0", "1"}
+    assert {gpus for _, gpus in where(2, 0)} == {""}
 
 
 def test_a_node_killed_in_mid_run_loses_nothing(cluster, tmp_path, marks):
@@ -108,7 +133,7 @@ import sys
 from pathlib import Path
 from prmkit.engines import EngineSettings
 from prmkit.on_ray import run_on_ray
-from ray_workers import StartMarking, records
+from ray_workers import StartMarking, StartTelling, records
 
 address, marks, folder, out, seconds = sys.argv[1:]
 settings = EngineSettings(

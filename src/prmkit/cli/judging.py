@@ -112,7 +112,10 @@ class JudgingOnRay:
     """
 
     def __init__(self, how: ModelSettings, engine: EngineSettings, out: Path):
-        self._engine, self._out = engine, out
+        # Before the run folder is claimed: Ray may not be installed.
+        from prmkit.on_ray import run_on_ray
+
+        self._run, self._engine, self._out = run_on_ray, engine, out
         self._size = engine.batch(BATCH, whole=True)
         self._about = scoring_depends_on(how)
         self._start = StartScoring.of(how, BATCH)
@@ -134,9 +137,7 @@ class JudgingOnRay:
     def _scored(
         self, stage: str, folder: Path, cases: Sequence[Case], progress: Bars
     ) -> list[Judgement]:
-        from prmkit.on_ray import run_on_ray
-
-        scored = run_on_ray(
+        scored = self._run(
             (Record(trajectory=case.record.trajectory) for case in cases),
             self._start,
             folder,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -14,8 +13,9 @@ from rich.text import Text
 
 from prmkit import __version__
 from prmkit.cli import console
-from prmkit.cli.names import about_model, open_scorer
+from prmkit.cli.judging import Judging, JudgingHere, counting, judging
 from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
+from prmkit.engines import EngineSettings
 from prmkit.errors import FormatError, InvalidSetting, NothingToMeasure, UnknownName
 from prmkit.evaluation import hub
 from prmkit.evaluation.benchmarks import BENCHMARKS
@@ -36,15 +36,13 @@ from prmkit.evaluation.run import (
     Shard,
     check_settings,
     measure,
-    score_cases,
 )
 from prmkit.evaluation.score_files import clean_name, in_order, read_scores, stored_scores
 from prmkit.evaluation.statistics import Bootstrap
 from prmkit.evaluation.tables import interval
 from prmkit.files import atomic_text
 from prmkit.formats.files import read_records
-from prmkit.ledger import Ledger, claim_folder
-from prmkit.scorers.base import Scorer
+from prmkit.ledger import claim_folder
 from prmkit.scorers.settings import ModelSettings
 from prmkit.settings import at_least
 
@@ -105,6 +103,7 @@ def evaluate(
     *,
     measured: Annotated[MeasureSettings | None, Parameter(name="*")] = None,
     how: Annotated[ModelSettings | None, Parameter(name="*")] = None,
+    engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
     """Measure a model, or scores that are there, on a benchmark.
@@ -126,6 +125,8 @@ def evaluate(
         how = ModelSettings()
     training = _checked(benchmark, settings, measured)
     described = _described(settings, measured, how)
+    engine = engine or EngineSettings()
+    _check_engine(engine, settings, how)
     if settings.scores and how is not None:
         raise InvalidSetting("give either --model, or --scores that are there already")
     if how is not None and how.model == "embedded/prm" and benchmark.name not in EMBEDDED:
@@ -137,26 +138,27 @@ def evaluate(
     judges = _given_judges(benchmark, every, cases, settings) if how is None else {}
     if how is not None:
         _readable(cases)
-    scorer = None if how is None else open_scorer(how)
+    model = None if how is None else judging(how, engine, out)
     # Nothing that could have been refused claims the folder.
     claim_folder(out, described)
     if settings.shard is not None:
         assert how is not None
-        assert scorer is not None
-        return _score_shard(cases, settings, how, scorer, out, json)
+        assert isinstance(model, JudgingHere)
+        return _score_shard(cases, settings, how, model, out, json)
     with console.bars(quiet=json) as progress:
-        if how is not None and scorer is not None:
-            judges = _scored_by(scorer, cases, settings, how, out, progress)
+        if how is not None and model is not None:
+            given = model.cases(cases, progress)
+            judges = {clean_name(settings.name or _short(how, model)): given}
         result = measure(
             benchmark,
             cases,
             judges,
             measured,
-            on_progress=_counting(progress, "measure", len(judges)),
+            on_progress=counting(progress, "measure", len(judges)),
         )
         if settings.robustness:
-            assert scorer is not None
-            result = _with_robustness(result, scorer, measured, how, out, progress)
+            assert model is not None
+            result = _with_robustness(result, model, measured, progress)
     more = _more(result, training, measured, data)
     _write(out, result, measured, {**described, "data": data}, more, settings.hub_results)
     if json:
@@ -164,6 +166,20 @@ def evaluate(
     else:
         _tell(result, out, more)
     return console.INCOMPLETE if any(m.unscored for m in result.models.values()) else console.DONE
+
+
+def _check_engine(
+    engine: EngineSettings, settings: EvaluateSettings, how: ModelSettings | None
+) -> None:
+    if engine.engine == "local":
+        return
+    if how is None:
+        raise InvalidSetting("--engine ray is for running a model: give --model")
+    if settings.shard is not None:
+        raise InvalidSetting(
+            "--shard is for processes that know nothing of each other; with --engine ray, give "
+            "more --actors"
+        )
 
 
 def _named(name: str) -> Benchmark:
@@ -280,22 +296,6 @@ def _given_judges(
     return _renamed(stored, settings.name)
 
 
-def _scored_by(
-    scorer: Scorer,
-    cases: Sequence[Case],
-    settings: EvaluateSettings,
-    how: ModelSettings,
-    out: Path,
-    progress: console.Bars,
-) -> dict[str, list[Judgement]]:
-    """What a model says of the cases; each is scored once, whatever interrupts it."""
-    with _ledgers(out, how, scorer, None) as (own, others):
-        given = score_cases(
-            cases, scorer, own, known=others, on_progress=_counting(progress, "score", len(cases))
-        )
-    return {clean_name(settings.name or _short(how, scorer)): given}
-
-
 def _renamed(judges: dict[str, list[Judgement]], name: str | None) -> dict[str, list[Judgement]]:
     if name is None:
         return judges
@@ -304,9 +304,9 @@ def _renamed(judges: dict[str, list[Judgement]], name: str | None) -> dict[str, 
     return {clean_name(name): next(iter(judges.values()))}
 
 
-def _short(how: ModelSettings, scorer: Scorer) -> str:
+def _short(how: ModelSettings, model: Judging) -> str:
     """A model's name as tables show it: without folders of this machine."""
-    return how.model if not Path(how.model).exists() else Path(scorer.name).name
+    return how.model if not Path(how.model).exists() else Path(model.name).name
 
 
 def _readable(cases: Sequence[Case]) -> None:
@@ -318,39 +318,11 @@ def _readable(cases: Sequence[Case]) -> None:
         )
 
 
-def _counting(progress: console.Bars, stage: str, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    return count
-
-
-@contextmanager
-def _ledgers(
-    out: Path, how: ModelSettings, scorer: Scorer, shard: Shard | None
-) -> Iterator[tuple[Ledger, list[Ledger]]]:
-    """The ledger of this process, and those of others on the same work."""
-    about = about_model(how, scorer)
-    part = "all" if shard is None else f"{shard.number}-of-{shard.of}"
-    own = out / "ledgers" / f"{part}.sqlite"
-    others = sorted(f for f in own.parent.glob("*.sqlite") if f != own) if shard is None else []
-    opened = [Ledger(path, about) for path in (own, *others)]
-    try:
-        yield opened[0], opened[1:]
-    finally:
-        for ledger in opened:
-            ledger.close()
-
-
 def _score_shard(
     cases: Sequence[Case],
     settings: EvaluateSettings,
     how: ModelSettings,
-    scorer: Scorer,
+    model: JudgingHere,
     out: Path,
     as_json: bool,
 ) -> int:
@@ -358,10 +330,10 @@ def _score_shard(
     assert settings.shard is not None
     shard = Shard.parse(settings.shard)
     part = shard.part(cases)
-    with console.bars(as_json) as progress, _ledgers(out, how, scorer, shard) as (own, _):
-        given = score_cases(part, scorer, own, on_progress=_counting(progress, "score", len(part)))
+    with console.bars(as_json) as progress:
+        given = model.part(shard, part, progress)
     name = f"scores-{shard.number}-of-{shard.of}.jsonl"
-    write_scores(out / name, part, {clean_name(settings.name or _short(how, scorer)): given})
+    write_scores(out / name, part, {clean_name(settings.name or _short(how, model)): given})
     done = sum((out / f"scores-{k}-of-{shard.of}.jsonl").is_file() for k in range(shard.of))
     if as_json:
         console.print_json(
@@ -376,37 +348,22 @@ def _score_shard(
 
 
 def _with_robustness(
-    result: Evaluation,
-    scorer: Scorer,
-    measured: MeasureSettings,
-    how: ModelSettings | None,
-    out: Path,
-    progress: console.Bars,
+    result: Evaluation, model: Judging, measured: MeasureSettings, progress: console.Bars
 ) -> Evaluation:
-    assert how is not None
     name = next(iter(result.models))
     groups = group_numbers(result.cases)
-    bootstrap = Bootstrap(int(groups.max()) + 1, measured.resamples, measured.seed)
-    about = about_model(how, scorer)
-
-    def after(change: str, cases: Sequence[Case]) -> list[Judgement]:
-        renamed = [case._replace(id=f"{change}:{case.id}") for case in cases]
-        count = _counting(progress, change, len(cases))
-        return score_cases(renamed, scorer, ledger, on_progress=count)
-
-    with Ledger(out / "robustness.sqlite", about) as ledger:
-        figures = robustness(
-            result.cases,
-            result.judges[name],
-            after,
-            measured.protocol,
-            bootstrap,
-            equal=result.benchmark.equal,
-            seed=measured.seed,
-        )
-    model = result.models[name]
-    model = model._replace(diagnostics={**model.diagnostics, **figures})
-    return result._replace(models={**result.models, name: model})
+    figures = robustness(
+        result.cases,
+        result.judges[name],
+        lambda change, cases: model.again(change, cases, progress),
+        measured.protocol,
+        Bootstrap(int(groups.max()) + 1, measured.resamples, measured.seed),
+        equal=result.benchmark.equal,
+        seed=measured.seed,
+    )
+    told = result.models[name]
+    told = told._replace(diagnostics={**told.diagnostics, **figures})
+    return result._replace(models={**result.models, name: told})
 
 
 def _more(

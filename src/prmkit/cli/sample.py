@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,18 +11,23 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prmkit.cli.console import DONE, bars, figures, out, print_json, say
-from prmkit.cli.names import distinct_problems, judge, model_folder
+from prmkit.checkpoints import fingerprint
+from prmkit.cli.console import DONE, Bars, bars, figures, out, print_json, say
+from prmkit.cli.names import distinct_problems
+from prmkit.cli.workers import StartSampling, absolute, threads_here
 from prmkit.embedded.world import Split, problems
+from prmkit.engines import EngineSettings
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation.best_of_n import majority_at_n, pass_at_n
 from prmkit.files import atomic_text, write_json
 from prmkit.formats.files import read_records
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
+from prmkit.policies.sampling import Outcome
 from prmkit.records import Problem, Record, Trajectory
 from prmkit.settings import at_least
-from prmkit.splitting import splitter
+
+_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,10 @@ class SampleSettings:
 
 
 def sample(
-    settings: Annotated[SampleSettings | None, Parameter(name="*")] = None, *, json: bool = False
+    settings: Annotated[SampleSettings | None, Parameter(name="*")] = None,
+    *,
+    engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
+    json: bool = False,
 ) -> int:
     """Sample solutions of problems from a language model, and judge their answers.
 
@@ -74,46 +84,32 @@ def sample(
     Args:
         json: print the metrics as JSON.
     """
-    from prmkit.policies.hf import HFPolicy
-    from prmkit.policies.sampling import sample as run
-
-    settings = settings or SampleSettings()
+    settings, engine = settings or SampleSettings(), engine or EngineSettings()
     items = _problems(settings)
-    drawing = SamplingSettings(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        stop=settings.stop,
+    start = StartSampling(
+        model=absolute(settings.model),
+        device=settings.device,
+        samples=settings.samples,
+        split=settings.split,
+        drawing=SamplingSettings(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            stop=settings.stop,
+        ),
+        seed=settings.seed,
+        threads=threads_here(),
     )
     claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
-    policy = HFPolicy(model_folder(settings.model), device=settings.device)
-    done = 0
-    groups: list[tuple[Trajectory, ...]] = []
+    groups: list[tuple[Outcome, ...]] = []
     with (
-        Ledger(settings.out / "ledger.sqlite", {"policy": policy.name}) as ledger,
         bars(quiet=json) as progress,
+        closing(_drawn(items, start, settings.out, engine, progress)) as drawn,
+        atomic_text(settings.out / "records.jsonl") as file,
     ):
-
-        def told(more: int) -> None:
-            nonlocal done
-            done += more
-            progress("sample", done, len(items))
-
-        drawn = run(
-            policy,
-            items,
-            settings.samples,
-            splitter(settings.split),
-            judge(),
-            settings=drawing,
-            seed=settings.seed,
-            ledger=ledger,
-            on_progress=told,
-        )
-        with atomic_text(settings.out / "records.jsonl") as file:
-            for group in drawn:
-                groups.append(group)
-                file.writelines(Record(trajectory=t).model_dump_json() + "\n" for t in group)
+        for group in drawn:
+            groups.append(tuple(Outcome(t.answer, t.correct) for t in group))
+            file.writelines(Record(trajectory=t).model_dump_json() + "\n" for t in group)
     metrics = _metrics(groups, settings.samples)
     write_json(settings.out / "metrics.json", metrics)
     if json:
@@ -122,6 +118,43 @@ def sample(
         out().print(figures("prm sample", list(metrics.items())))
         say(f"records: {settings.out / 'records.jsonl'}")
     return DONE
+
+
+def _drawn(
+    items: list[Problem], start: StartSampling, folder: Path, engine: EngineSettings, progress: Bars
+) -> Generator[tuple[Trajectory, ...], None, None]:
+    """The solutions of each problem, in order."""
+    if engine.engine == "ray":
+        yield from _on_ray(items, start, folder, engine, progress)
+        return
+    done, worker = 0, start()
+
+    def told(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("sample", done, len(items))
+
+    with Ledger(folder / "ledger.sqlite", {"policy": worker.policy.name}) as ledger:
+        yield from worker.solve(items, ledger, told)
+
+
+def _on_ray(
+    items: list[Problem], start: StartSampling, folder: Path, engine: EngineSettings, progress: Bars
+) -> Generator[tuple[Trajectory, ...], None, None]:
+    """The same by actors of Ray."""
+    from prmkit.on_ray import run_on_ray
+
+    drawn = run_on_ray(
+        (Record(trajectory=Trajectory(problem=problem)) for problem in items),
+        start,
+        folder / "parts",
+        engine,
+        batch_size=engine.batch(_TOGETHER),
+        about={"sampling": start, "files": fingerprint(start.model)},
+        on_progress=lambda done, total: progress("sample", done, total),
+    )
+    while group := tuple(record.trajectory for record in islice(drawn, start.samples)):
+        yield group
 
 
 def _problems(settings: SampleSettings) -> list[Problem]:
@@ -134,7 +167,7 @@ def _problems(settings: SampleSettings) -> list[Problem]:
     return found
 
 
-def _metrics(groups: list[tuple[Trajectory, ...]], n: int) -> dict[str, Any]:
+def _metrics(groups: list[tuple[Outcome, ...]], n: int) -> dict[str, Any]:
     """Shares of problems; those with a solution that could not be judged are counted apart."""
     from prmkit.answers import Checker
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json as json_lib
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -17,13 +19,16 @@ from rich.text import Text
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli import console
 from prmkit.cli.names import about_model, open_scorer
-from prmkit.errors import FormatError, InvalidRecord
+from prmkit.cli.workers import ScoreWorker, StartScoring, scoring_depends_on
+from prmkit.engines import EngineSettings, Tables, is_table
+from prmkit.errors import FormatError, InvalidRecord, InvalidSetting
 from prmkit.evaluation.first_error import predicted_first_error
 from prmkit.files import atomic_text
+from prmkit.formats import prmkit
+from prmkit.formats.containers import write_rows
 from prmkit.formats.files import Skipped, read_records
 from prmkit.ledger import Ledger
 from prmkit.records import Problem, Record, Scored, Step, StepScores, Trajectory, Unscored
-from prmkit.scorers.base import Scorer
 from prmkit.scorers.settings import ModelSettings
 from prmkit.splitting import splitter
 
@@ -41,7 +46,7 @@ class ScoreSettings:
         step: one step of its solution; give it once per step.
         aggregate: step scores to one number for the solution.
         threshold: the first step with a lower score is suspected to be wrong.
-        out: write the records with their scores to this file (.jsonl, .jsonl.gz).
+        out: write the records with their scores to this file (.jsonl, .jsonl.gz, .parquet).
         report: write a report with the solutions to this HTML file.
         from_: format of the file; by default what its first rows say.
         view: of PRM800K: path or completions.
@@ -67,6 +72,7 @@ def score(
     settings: Annotated[ScoreSettings | None, Parameter(name="*")] = None,
     *,
     how: Annotated[ModelSettings | None, Parameter(name="*")] = None,
+    engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
     """Score the steps of solutions, and mark the first suspected error.
@@ -78,15 +84,23 @@ def score(
         json: print one JSON object per solution.
     """
     settings, how = settings or ScoreSettings(), how or ModelSettings()
+    engine = engine or EngineSettings()
+    _checked_out(settings.out)
+    if engine.engine == "ray" and settings.out is None:
+        raise InvalidSetting("--engine ray needs --out, beside which finished batches are kept")
     skipped: list[Skipped] = []
     records = _records(settings, skipped)
-    scorer = open_scorer(how)
     if how.model == "embedded/prm" and not json:
         console.say("model: embedded/prm, which knows the stories of the embedded world alone")
     n_scored = n_unscored = 0
     kept: list[Record] = []
-    with _destination(settings, how, scorer) as (ledger, put):
-        for record in _scored(records, scorer, ledger, settings):
+    scored = (
+        _on_ray(records, settings, how, engine)
+        if engine.engine == "ray"
+        else _here(records, settings, how)
+    )
+    with closing(scored), _sink(settings.out) as put:
+        for record in scored:
             last = record.scores[-1]
             n_unscored += isinstance(last, Unscored)
             n_scored += isinstance(last, StepScores)
@@ -94,6 +108,8 @@ def score(
             put(record)
             if settings.report:
                 kept.append(record)
+    if settings.out is not None:
+        _forget(settings)
     if settings.report:
         _report(kept, settings, how)
     if not json:
@@ -153,63 +169,111 @@ def _standard_input(settings: ScoreSettings, on_bad: Any) -> Iterator[Record]:
     yield _typed(problem, (s.strip("\n") for s in splitter(settings.split or "line")(solution)))
 
 
-class _Put:
-    """Writes records as lines, or nothing where no file is wanted."""
+@contextmanager
+def _sink(path: Path | None) -> Iterator[Callable[[Record], None]]:
+    """Writes records into a file that is whole or absent; nothing where no file is wanted."""
+    if path is None:
+        yield lambda record: None
+    elif path.suffix == ".parquet":
+        with write_rows(path, prmkit.schema()) as put:
+            yield lambda record: put(prmkit.packed(record.model_dump(mode="json")))
+    else:
+        with atomic_text(path) as file:
+            yield lambda record: _line(file, record)
 
-    def __init__(self, file: Any):
-        self._file = file
 
-    def __call__(self, record: Record) -> None:
-        if self._file is not None:
-            self._file.write(record.model_dump_json() + "\n")
+def _line(file: TextIO, record: Record) -> None:
+    file.write(record.model_dump_json() + "\n")
 
 
-class _destination:
-    """The output file and the ledger beside it; the ledger goes when the file is whole."""
+def _checked_out(path: Path | None) -> None:
+    if path is None:
+        return
+    plain = path.name.removesuffix(".gz")
+    if not (plain.endswith(".jsonl") or path.suffix == ".parquet"):
+        raise FormatError("records are written as .jsonl, .jsonl.gz or .parquet", path)
 
-    def __init__(self, settings: ScoreSettings, how: ModelSettings, scorer: Scorer):
-        self._out = settings.out
-        self._ledger: Ledger | None = None
-        self._file: Any = None
-        if self._out is not None and not self._out.name.removesuffix(".gz").endswith(".jsonl"):
-            raise FormatError("records are written as .jsonl or .jsonl.gz", self._out)
-        self._about = about_model(how, scorer) if self._out is not None else {}
 
-    def __enter__(self) -> tuple[Ledger | None, _Put]:
-        if self._out is None:
-            return None, _Put(None)
-        self._place = self._out.with_name(f".{self._out.name}.ledger")
-        self._ledger = Ledger(self._place, self._about)
-        self._file = atomic_text(self._out)
-        return self._ledger, _Put(self._file.__enter__())
+def _here(
+    records: Iterator[Record], settings: ScoreSettings, how: ModelSettings
+) -> Generator[Record, None, None]:
+    """The records with their scores, scored in this process.
 
-    def __exit__(self, *error: Any) -> None:
-        if self._ledger is None:
-            return
-        self._ledger.close()
-        self._file.__exit__(*error)
-        if error[0] is None:
-            for suffix in ("", "-wal", "-shm"):
-                self._place.with_name(self._place.name + suffix).unlink(missing_ok=True)
+    With --out, what is scored is noted in a ledger beside it, which goes when all are.
+    """
+    scorer = open_scorer(how)
+    if settings.out is None:
+        yield from _scored(records, ScoreWorker(scorer, _BATCH), None)
+        return
+    place = settings.out.with_name(f".{settings.out.name}.ledger")
+    with Ledger(place, about_model(how, scorer)) as ledger:
+        yield from _scored(records, ScoreWorker(scorer, _BATCH), ledger)
+
+
+def _forget(settings: ScoreSettings) -> None:
+    """Remove what an interrupted run would need."""
+    assert settings.out is not None
+    for suffix in ("", "-wal", "-shm"):
+        place = settings.out.with_name(f".{settings.out.name}.ledger{suffix}")
+        place.unlink(missing_ok=True)
+    shutil.rmtree(_parts(settings.out), ignore_errors=True)
+
+
+def _parts(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def _on_ray(
+    records: Iterator[Record], settings: ScoreSettings, how: ModelSettings, engine: EngineSettings
+) -> Generator[Record, None, None]:
+    """The same by actors of Ray."""
+    from prmkit.on_ray import run_on_ray
+
+    assert settings.out is not None
+    with console.bars() as progress:
+        yield from run_on_ray(
+            _tables(settings) or records,
+            StartScoring.of(how, _BATCH),
+            _parts(settings.out),
+            engine,
+            batch_size=engine.batch(_BATCH, whole=True),
+            about=scoring_depends_on(how),
+            on_progress=lambda done, total: progress("score", done, total),
+        )
+
+
+def _tables(settings: ScoreSettings) -> Tables | None:
+    """The file, if actors can read it where it is."""
+    file = settings.file
+    plain = settings.view is None and settings.split is None and not settings.skip_bad
+    if file is None or not plain or settings.from_ not in (None, "prmkit"):
+        return None
+    return Tables((file,)) if file.is_file() and is_table(file) else None
 
 
 def _scored(
-    records: Iterator[Record], scorer: Scorer, ledger: Ledger | None, settings: ScoreSettings
+    records: Iterator[Record], worker: ScoreWorker, ledger: Ledger | None
 ) -> Iterator[Record]:
-    """Records with the scorer's scores put after any that they have, in order."""
+    """Records with the worker's scores put after any that they have, in order."""
     done = 0
-    with console.bars(quiet=settings.out is None) as progress:
+    with console.bars(quiet=ledger is None) as progress:
         while batch := list(islice(records, _BATCH)):
-            keys = [record.trajectory.key for record in batch]
-            known = {key: ledger.get(key) for key in keys} if ledger is not None else {}
-            fresh = {k: r.trajectory for k, r in zip(keys, batch, strict=True) if not known.get(k)}
-            results = dict(zip(fresh, scorer.score(list(fresh.values())), strict=True))
-            if ledger is not None and results:
-                ledger.put({key: scored.model_dump_json() for key, scored in results.items()})
-            for key, record in zip(keys, batch, strict=True):
-                stored = known.get(key)
-                scored = results[key] if stored is None else _parse(stored)
-                yield record.replace(scores=(*record.scores, scored))
+            # By place and content: a batch is known as a whole or not at all, so that what is
+            # scored together is the same whenever a run was interrupted.
+            keys = [f"{done + i}:{r.trajectory.key}" for i, r in enumerate(batch)]
+            known = [None if ledger is None else ledger.get(key) for key in keys]
+            if all(stored is not None for stored in known):
+                scored = [
+                    record.replace(scores=(*record.scores, _parse(stored)))
+                    for record, stored in zip(batch, known, strict=True)
+                    if stored is not None
+                ]
+            else:
+                scored = worker(batch)
+                if ledger is not None:
+                    fresh = (record.scores[-1].model_dump_json() for record in scored)
+                    ledger.put(dict(zip(keys, fresh, strict=True)))
+            yield from scored
             done += len(batch)
             progress("score", done, None)
 

@@ -2,6 +2,7 @@
 
 from prmkit.labelling.consensus import Agreed, consensus, places
 from prmkit.labelling.first_error import first_error, sequential
+from prmkit.labelling.human import Annotation, Solution, annotated, gather, merged
 from prmkit.labelling.in_process import Progress, RolloutStore, label, run
 from prmkit.labelling.monte_carlo import monte_carlo, relative
 from prmkit.labelling.omega import OmegaSettings, OmegaTree, omega
@@ -9,6 +10,7 @@ from prmkit.labelling.rollouts import Estimator, Rollout, Rollouts
 
 __all__ = [
     "Agreed",
+    "Annotation",
     "Estimator",
     "OmegaSettings",
     "OmegaTree",
@@ -16,9 +18,13 @@ __all__ = [
     "Rollout",
     "RolloutStore",
     "Rollouts",
+    "Solution",
+    "annotated",
     "consensus",
     "first_error",
+    "gather",
     "label",
+    "merged",
     "monte_carlo",
     "omega",
     "places",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prmkit.errors import InvalidSetting
 
 
-def at_least(least: float, **settings: float) -> None:
+def at_least(least: float, /, **settings: float) -> None:
     """Refuse settings below `least`.
 
     Raises:
@@ -16,7 +16,7 @@ def at_least(least: float, **settings: float) -> None:
             raise InvalidSetting(f"{name} is {value!r}; it must be at least {least}")
 
 
-def above(bound: float, **settings: float) -> None:
+def above(bound: float, /, **settings: float) -> None:
     """Refuse settings that are not above `bound`.
 
     Raises:

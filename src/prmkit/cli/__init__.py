@@ -29,6 +29,7 @@ for _name, _help in {
     "compare": "Set evaluations side by side, with paired differences and tests.",
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by rollouts.",
+    "merge": "Merge ratings that several annotators gave, and tell how they agree.",
     "train": "Train a discriminative PRM on labelled steps.",
     "convert": "Convert a file of labelled steps from one format to another.",
     "calibrate": "Fit a map from a model's scores to probabilities, and keep it beside the model.",

@@ -81,7 +81,8 @@ def cohens_kappa(
         seen = share(s[:, 0], n)
         chance = share((s[:, 1 : k + 1] * s[:, k + 1 : 2 * k + 1]).sum(axis=1), n**2)
         with np.errstate(invalid="ignore", divide="ignore"):
-            kappa: Floats = np.where(chance < 1, (seen - chance) / (1 - chance), 1.0)
+            # Of no item, as a resample may have, both shares are NaN, and so is this.
+            kappa: Floats = np.where(chance == 1, 1.0, (seen - chance) / (1 - chance))
         return kappa
 
     return Sums(sums, combine, len(a))

@@ -135,9 +135,14 @@ def read_records(
         yield record
 
 
-def numbered_records(path: Path | str, format: str | None = None) -> Iterator[tuple[int, Record]]:
+def numbered_records(
+    path: Path | str,
+    format: str | None = None,
+    *,
+    on_bad: Callable[[Skipped], None] | None = None,
+) -> Iterator[tuple[int, Record]]:
     """Like `read_records`, each with the number of its row."""
-    yield from _numbered(path, format, ReadSettings(), None)
+    yield from _numbered(path, format, ReadSettings(), on_bad)
 
 
 def _numbered(

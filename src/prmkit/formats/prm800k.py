@@ -2,15 +2,17 @@
 
 Reads the official nesting and its inner part alone. Two views: ``path``, one record per
 trajectory along the chosen completions; ``completions``, one record per rated completion, in
-which only that last step carries its rating.
+which only that last step carries its rating. Whatever else a row says of its steps, such as
+completions that were not chosen, waits in the record's ``meta["offered"]`` and is written again.
 
 Source: Lightman et al. 2023, arXiv:2305.20050; github.com/openai/prm800k.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prmkit.errors import FormatError, LabelPolicyNeeded
@@ -35,9 +37,12 @@ def _read(row: Row, settings: ReadSettings) -> list[Record]:
     problem, groups, finished, meta = _nesting(row)
     if settings.view == "completions":
         return list(_completions(problem, groups, meta))
+    offered = [_bare(group) for group in groups]
     if meta.get("last_group_ambiguous"):
         groups = groups[:-1]
-    path = list(_path(groups))
+    path = [_rated(completion) for completion in _path(groups)]
+    if offered != _groups(path):
+        meta = {**meta, "offered": offered}
     steps = tuple(Step(text=text) for text, _ in path)
     answer = _ANSWER.search(steps[-1].text) if steps else None
     trajectory = Trajectory(
@@ -56,12 +61,12 @@ def _nesting(row: Row) -> tuple[Problem, list[Any], bool, dict[str, Any]]:
     if "question" in data:
         question, label = need(data, "question", dict), need(data, "label", dict)
         problem = Problem(
-            id=row.id,
+            id=str(data.get("id", row.id)),
             prompt=need(question, "problem", str),
             answer=question.get("ground_truth_answer"),
             meta=extras(question, ("problem", "ground_truth_answer")),
         )
-        meta = {**extras(data, ("question", "label")), **extras(label, ("steps",))}
+        meta = {**extras(data, ("id", "question", "label")), **extras(label, ("steps",))}
         groups = need(label, "steps", list)
         finished = label.get("finish_reason") == "solution"
     else:
@@ -77,12 +82,28 @@ def _nesting(row: Row) -> tuple[Problem, list[Any], bool, dict[str, Any]]:
     return problem, groups, finished, meta
 
 
-def _offered(group: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    """The completions of a step with their ratings."""
+def _bare(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A step as it is kept, without the nulls that a table fills in."""
+    return {
+        **extras(group, ()),
+        "completions": [_bare_completion(c) for c in _offered(group)],
+        "human_completion": _bare_completion(group.get("human_completion")),
+        "chosen_completion": group.get("chosen_completion"),
+    }
+
+
+def _bare_completion(completion: Any) -> Any:
+    if not isinstance(completion, dict):
+        return completion
+    return {**extras(completion, ()), "rating": completion.get("rating")}
+
+
+def _offered(group: Mapping[str, Any]) -> list[Any]:
+    """The completions of a step."""
     offered = group.get("completions") or []
     if not isinstance(offered, list):
         raise FormatError(f"'completions' is {offered!r:.80}; expected a list")
-    return [_rated(c) for c in offered]
+    return offered
 
 
 def _rated(completion: Any) -> tuple[str, float | None]:
@@ -94,8 +115,8 @@ def _rated(completion: Any) -> tuple[str, float | None]:
     return need(completion, "text", str), None if rating is None else float(rating)
 
 
-def _chosen(group: Mapping[str, Any], is_last: bool) -> tuple[str, float | None] | None:
-    """The step that was gone on with, or None where that is not told."""
+def _chosen(group: Mapping[str, Any], is_last: bool) -> Any | None:
+    """The completion that was gone on with, or None where that is not told."""
     offered = _offered(group)
     chosen = group.get("chosen_completion")
     if chosen is not None:
@@ -105,24 +126,24 @@ def _chosen(group: Mapping[str, Any], is_last: bool) -> tuple[str, float | None]
             )
         return offered[chosen]
     if group.get("human_completion") is not None:
-        return _rated(group["human_completion"])
+        return group["human_completion"]
     # Where labelling stopped at an error, the wrong step is offered but not chosen.
     return offered[0] if is_last and len(offered) == 1 else None
 
 
-def _path(groups: list[Any]) -> Iterator[tuple[str, float | None]]:
+def _path(groups: list[Any]) -> Iterator[Any]:
     for index, group in enumerate(groups):
-        step = _chosen(group, index == len(groups) - 1)
-        if step is None:
+        completion = _chosen(group, index == len(groups) - 1)
+        if completion is None:
             return
-        yield step
+        yield completion
 
 
 def _completions(problem: Problem, groups: list[Any], meta: dict[str, Any]) -> Iterator[Record]:
     """One record per rated completion, after the chosen steps before it."""
     before: list[str] = []
     for position, group in enumerate(groups):
-        for index, (text, rating) in enumerate(_offered(group)):
+        for index, (text, rating) in enumerate(map(_rated, _offered(group))):
             if rating is None:
                 continue
             steps = tuple(Step(text=t) for t in (*before, text))
@@ -131,39 +152,74 @@ def _completions(problem: Problem, groups: list[Any], meta: dict[str, Any]) -> I
                 labels=_labels([None] * len(before) + [rating]),
                 meta={**meta, "position": position, "completion": index},
             )
-        step = _chosen(group, is_last=False)
-        if step is None:
+        completion = _chosen(group, is_last=False)
+        if completion is None:
             return
-        before.append(step[0])
+        before.append(_rated(completion)[0])
 
 
 def _labels(ratings: list[float | None]) -> StepLabels:
     return StepLabels(values=tuple(ratings), kind="human", source="PRM800K")
 
 
+_TOLD_ELSEWHERE = ("finish_reason", "total_time", "last_group_ambiguous", "offered", "id")
+
+
 def _write(record: Record, policy: LabelPolicy) -> dict[str, Any]:
     labels = policy.apply(labelled(record, "PRM800K"))
     ratings = _ratings(labels.kind, labels.values)
     trajectory, problem = record.trajectory, record.trajectory.problem
-    steps = [
+    path = [(step.text, r) for step, r in zip(trajectory.steps, ratings, strict=True)]
+    outer = {k: v for k, v in record.meta.items() if k not in _TOLD_ELSEWHERE}
+    steps = _offered_again(record, path)
+    if steps is not None and record.meta.get("last_group_ambiguous"):
+        outer["last_group_ambiguous"] = True
+    reason = record.meta.get("finish_reason") or _reason(record, ratings)
+    question = {**problem.meta, "problem": problem.text, "ground_truth_answer": problem.answer}
+    label = {
+        "steps": _groups(path) if steps is None else steps,
+        "total_time": record.meta.get("total_time", 0),
+        "finish_reason": reason,
+    }
+    return {"id": problem.id, **outer, "question": question, "label": label}
+
+
+def _groups(path: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
+    """Steps as they are written where one completion was offered at each, and chosen."""
+    return [
         {
-            "completions": [{"text": step.text, "rating": None if rating is None else int(rating)}],
+            "completions": [{"text": text, "rating": None if rating is None else int(rating)}],
             "human_completion": None,
             "chosen_completion": 0,
         }
-        for step, rating in zip(trajectory.steps, ratings, strict=True)
+        for text, rating in path
     ]
-    reason = record.meta.get("finish_reason") or (
-        "found_error" if -1 in ratings else "solution" if trajectory.finish != "open" else "give_up"
-    )
-    question = {**problem.meta, "problem": problem.text, "ground_truth_answer": problem.answer}
-    label = {"steps": steps, "total_time": record.meta.get("total_time", 0)}
-    outer = {
-        k: v
-        for k, v in record.meta.items()
-        if k not in ("finish_reason", "total_time", "last_group_ambiguous")
-    }
-    return {**outer, "question": question, "label": {**label, "finish_reason": reason}}
+
+
+def _offered_again(record: Record, path: Sequence[tuple[str, float | None]]) -> list[Any] | None:
+    """What was offered when the record was read, rated anew along the path.
+
+    None where nothing else was offered, or the record's steps are no longer those.
+    """
+    offered = record.meta.get("offered")
+    if not isinstance(offered, list) or not all(isinstance(group, dict) for group in offered):
+        return None
+    groups: list[Any] = copy.deepcopy(offered)
+    chosen = list(_path(groups[:-1] if record.meta.get("last_group_ambiguous") else groups))
+    if [_rated(completion)[0] for completion in chosen] != [text for text, _ in path]:
+        return None
+    for completion, (_, rating) in zip(chosen, path, strict=True):
+        completion["rating"] = None if rating is None else int(rating)
+    return groups
+
+
+def _reason(record: Record, ratings: list[float | None]) -> str:
+    """Why labelling ended: at an error, unless steps after it are rated too."""
+    ended = record.trajectory.finish not in ("open", "aborted")
+    if -1 in ratings:
+        went_on = any(r is not None for r in ratings[ratings.index(-1) + 1 :])
+        return "solution" if ended and went_on else "found_error"
+    return "solution" if ended else "give_up"
 
 
 def _ratings(kind: LabelKind, values: tuple[float | None, ...]) -> list[float | None]:

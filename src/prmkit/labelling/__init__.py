@@ -1,7 +1,8 @@
-"""Where labels come from: estimators that ask for rollouts, and drivers that run them."""
+"""Where labels come from: estimators that ask for rollouts, drivers that run them, and people."""
 
 from prmkit.labelling.consensus import Agreed, confident, consensus, places
 from prmkit.labelling.first_error import first_error, sequential
+from prmkit.labelling.human import Annotation, Solution, annotated, gather, merged
 from prmkit.labelling.in_process import Budget, Progress, drive, label, run
 from prmkit.labelling.judge import judge
 from prmkit.labelling.monte_carlo import monte_carlo, relative
@@ -12,6 +13,7 @@ from prmkit.labelling.store import RolloutStore
 
 __all__ = [
     "Agreed",
+    "Annotation",
     "Budget",
     "Consistent",
     "Estimator",
@@ -21,13 +23,17 @@ __all__ = [
     "Rollout",
     "RolloutStore",
     "Rollouts",
+    "Solution",
     "Task",
+    "annotated",
     "confident",
     "consensus",
     "drive",
     "first_error",
+    "gather",
     "judge",
     "label",
+    "merged",
     "monte_carlo",
     "omega",
     "places",

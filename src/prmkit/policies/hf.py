@@ -1,8 +1,8 @@
 """Any causal language model in a Hugging Face folder as a policy.
 
-The prefixes of a batch are read once; their keys and values are then copied for the `n`
-completions of each, so that a prefix is never computed twice. Chance comes from one counter
-per completion, so a completion does not depend on its neighbours in the batch.
+The prefixes of a batch are read once, and where the model allows it their keys and values are kept
+once for the `n` completions of each, so that a prefix is never computed twice. Chance comes from
+one counter per completion, so a completion does not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from prmkit.chat import encode_inside, encode_question, encode_text
 from prmkit.checkpoints import load_causal_lm, load_tokenizer
 from prmkit.errors import InputTooLong, PolicyError
 from prmkit.policies.base import Completion, CompletionFinish, SamplingSettings
+from prmkit.policies.continuing import Continuing, Copied, Shared, can_share
 from prmkit.records import Trajectory
 
 if TYPE_CHECKING:
     import torch
+
+_DROP = 7 / 8
+"""Finished completions are dropped when no more than this share goes on: dropping costs a copy."""
 
 _RUNNING, _EOS, _STOP, _LENGTH = 0, 1, 2, 3
 _FINISH: dict[int, CompletionFinish] = {_EOS: "eos", _STOP: "stop", _LENGTH: "length"}
@@ -43,6 +47,7 @@ class HFPolicy:
         self._tokenizer = load_tokenizer(path)
         self.name = Path(path).name
         self._max_rows = max_rows
+        self._shares = can_share(self._model)
         eos = self._model.generation_config.eos_token_id
         if eos is None:
             eos = self._tokenizer.eos_token_id
@@ -141,10 +146,15 @@ class HFPolicy:
         uniforms = torch.from_numpy(chance).to(self._device)
         with torch.inference_mode():
             logits, cache, mask = self._prefill([ids[i] for i in unique], width)
-            of_row = torch.tensor([unique.index(i) for i, _ in jobs], device=self._device)
-            cache.batch_select_indices(of_row)
-            logits, mask = logits[of_row], mask[of_row]
-            return self._decode(logits, cache, mask, uniforms, settings, limits)
+            place = {i: row for row, i in enumerate(unique)}
+            of_row = torch.tensor([place[i] for i, _ in jobs], device=self._device)
+            going: Continuing = (
+                Shared(self._model, cache, mask, of_row, int(limits.max()))
+                if self._shares
+                else Copied(self._model, cache, mask, of_row)
+            )
+            starts = mask.sum(1)[of_row]
+            return self._decode(logits[of_row], going, starts, uniforms, settings, limits)
 
     def _prefill(self, ids: list[list[int]], width: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """Read the prefixes, padded on the left; the logits of their last tokens and the cache."""
@@ -171,47 +181,47 @@ class HFPolicy:
     def _decode(
         self,
         logits: torch.Tensor,
-        cache: Any,
-        mask: torch.Tensor,
+        going: Continuing,
+        starts: torch.Tensor,
         uniforms: torch.Tensor,
         settings: SamplingSettings,
         limits: np.ndarray[Any, np.dtype[Any]],
     ) -> list[Completion]:
+        """Draw token by token, from the logits after the prefixes, of lengths `starts`."""
         import torch
 
         n_rows, limit = logits.shape[0], int(limits.max())
         row_of = torch.arange(n_rows, device=self._device)
+        rows = np.arange(n_rows)
         written = torch.zeros(n_rows, limit, dtype=torch.long)
         lengths, finish = np.zeros(n_rows, dtype=int), np.full(n_rows, _RUNNING)
-        eos = torch.tensor(sorted(self._eos), device=self._device)
+        eos = np.array(sorted(self._eos), dtype=np.int64)
         may_stop = self._may_stop(settings.stop)
         for t in range(limit):
             tokens = pick(logits, uniforms[row_of, t], settings.temperature, settings.top_p)
-            rows = row_of.cpu().numpy()
             drawn = tokens.cpu()
-            written[rows, t] = drawn
-            lengths[rows] = t + 1
-            finish[rows[torch.isin(tokens, eos).cpu().numpy()]] = _EOS
+            running = finish[rows] == _RUNNING
+            now = rows[running]
+            written[now, t] = drawn[running]
+            lengths[now] = t + 1
+            finish[now[np.isin(drawn.numpy()[running], eos)]] = _EOS
             if may_stop is not None:
-                for row in rows[may_stop[drawn].numpy()]:
+                for row in now[may_stop[drawn].numpy()[running]]:
                     if finish[row] == _RUNNING and self._stopped(written[row, : t + 1], settings):
                         finish[row] = _STOP
             finish[(limits == t + 1) & (finish == _RUNNING)] = _LENGTH
-            alive = torch.from_numpy(np.flatnonzero(finish[rows] == _RUNNING)).to(self._device)
+            alive = np.flatnonzero(finish[rows] == _RUNNING)
             if len(alive) == 0:
                 break
-            if len(alive) < len(rows):
-                cache.batch_select_indices(alive)
-                row_of, tokens, mask = row_of[alive], tokens[alive], mask[alive]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            out = self._model(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                cache=cache,
-                use_cache=True,
-            )
-            logits = out.logits[:, -1]
+            if len(alive) <= _DROP * len(rows):
+                kept = torch.from_numpy(alive).to(self._device)
+                going.keep(kept)
+                row_of, tokens, starts, rows = row_of[kept], tokens[kept], starts[kept], rows[alive]
+            # Rows that wait to be dropped must not read beyond the model's context.
+            positions = starts + t
+            if self._context is not None:
+                positions = positions.clamp(max=self._context - 1)
+            logits = going.read(tokens, positions)
         return [
             self._completion(written[row, : lengths[row]].tolist(), _FINISH[finish[row]], settings)
             for row in range(n_rows)

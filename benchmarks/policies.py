@@ -1,0 +1,311 @@
+"""Speed of rollouts: `HFPolicy` against `generate` of transformers, as users write it.
+
+    python benchmarks/policies.py [--device cpu|cuda] [--hidden N] [--layers N] [--out FILE]
+
+The same weights, prompts, temperature, end token and limit of tokens. Each way is run `ROUNDS`
+times in turn with the others, after one round to warm up, and its median counts. First of all both
+must write the same greedy texts. The small model is the shipped policy, at prefixes of its own
+solutions; the large one is random, so that nearly all its completions are as long as they may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+
+from prmkit import __version__
+from prmkit.chat import encode_question, encode_text
+from prmkit.checkpoints import load_tokenizer, quiet_transformers, save_model
+from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.quickstart import SAMPLING, judge, split_lines
+from prmkit.embedded.vocabulary import build_tokenizer
+from prmkit.embedded.world import problems
+from prmkit.files import write_json
+from prmkit.policies.base import SamplingSettings
+from prmkit.policies.hf import HFPolicy
+from prmkit.policies.sampling import sample
+from prmkit.records import Problem, Trajectory
+
+RESULTS = Path(__file__).parent / "results" / "policies.json"
+ROUNDS = 3
+N = 8
+ROWS = 256
+
+
+class Setting(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+        name: of the setting.
+        folder: of the model.
+        prefixes: what is continued.
+        sampling: how.
+        one_by_one: prefixes of which the slowest way is measured too.
+    """
+
+    name: str
+    folder: Path
+    prefixes: list[Trajectory]
+    sampling: SamplingSettings
+    one_by_one: int = 0
+
+
+class Stock:
+    """`generate` of transformers, with the model and the tokenizer as they come."""
+
+    def __init__(self, folder: Path, device: str, sampling: SamplingSettings):
+        with quiet_transformers():
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        self.model: Any = model.float().to(device).eval() if device == "cpu" else model.to(device)
+        self.tokenizer: Any = load_tokenizer(folder)
+        self.device, self.sampling = device, sampling
+
+    def prompt(self, prefix: Trajectory) -> list[int]:
+        """The same ids that the policy reads."""
+        ids = encode_question(self.tokenizer, prefix.problem)
+        for step in prefix.steps:
+            ids += encode_text(self.tokenizer, step.text)
+        return ids
+
+    @torch.inference_mode()
+    def generate(self, rows: Sequence[Sequence[int]], **settings: Any) -> tuple[list[str], int]:
+        """Texts of a batch, padded on the left, and how many tokens were drawn."""
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        # top_k is 50 by default; 0 is the whole vocabulary, as the policy draws.
+        drawing = (
+            {"do_sample": True, "temperature": self.sampling.temperature, "top_k": 0}
+            if self.sampling.temperature
+            else {"do_sample": False}
+        )
+        out = self.model.generate(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            max_new_tokens=self.sampling.max_new_tokens,
+            pad_token_id=pad,
+            **drawing,
+            **settings,
+        )[:, width:].cpu()
+        ended = (out == self.tokenizer.eos_token_id).cumsum(1)
+        # The end token counts, what is filled in behind it does not.
+        drawn = int((ended - (out == self.tokenizer.eos_token_id).long() == 0).sum())
+        return self.tokenizer.batch_decode(out, skip_special_tokens=True), drawn
+
+    def returned(self, prefixes: Sequence[Trajectory]) -> tuple[list[str], int]:
+        """One prefix at a time, asked for N sequences."""
+        return _joined(self.generate([self.prompt(p)], num_return_sequences=N) for p in prefixes)
+
+    def repeated(self, prefixes: Sequence[Trajectory]) -> tuple[list[str], int]:
+        """Every prefix N times, in batches of as many rows as the policy's."""
+        rows = [self.prompt(p) for p in prefixes for _ in range(N)]
+        return _joined(self.generate(rows[at : at + ROWS]) for at in range(0, len(rows), ROWS))
+
+    def one_by_one(self, prefixes: Sequence[Trajectory]) -> tuple[list[str], int]:
+        """A call for each completion."""
+        return _joined(self.generate([self.prompt(p)]) for p in prefixes for _ in range(N))
+
+
+def _joined(parts: Any) -> tuple[list[str], int]:
+    texts: list[str] = []
+    tokens = 0
+    for some, n in parts:
+        texts += some
+        tokens += n
+    return texts, tokens
+
+
+def real_prefixes(n: int) -> list[Trajectory]:
+    """Beginnings of the shipped policy's solutions of different problems, after some whole step."""
+    rng = random.Random(5)
+    policy = HFPolicy(WEIGHTS / "policy", device="cpu")
+    items = list(problems("test", n))
+    groups = sample(policy, items, 1, split_lines, judge, settings=SAMPLING, seed=1)
+    return [t.prefix(rng.randrange(len(t.steps))) for (t,) in groups]
+
+
+def long_prefixes(n: int, length: int) -> list[Trajectory]:
+    """Questions that make prompts of exactly `length` tokens."""
+    tokenizer = build_tokenizer()
+    rng = random.Random(length)
+    words = ("so", "the", "number", "of", "apples", "is", "three", "times", "four", "more")
+    found = []
+    for i in range(n):
+        text = "Q"
+        while True:
+            longer = f"{text} {rng.choice(words)}"
+            if len(encode_question(tokenizer, Problem(id="", prompt=longer))) > length:
+                break
+            text = longer
+        while len(encode_question(tokenizer, Problem(id="", prompt=text))) < length:
+            text += "."
+        found.append(Trajectory(problem=Problem(id=str(i), prompt=text)))
+    return found
+
+
+def random_model(folder: Path, hidden: int, layers: int) -> None:
+    """A Llama of random weights with the embedded world's tokenizer."""
+    torch.manual_seed(3)
+    tokenizer = build_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=11 * hidden // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        max_position_embeddings=2048,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    save_model(folder, transformers.LlamaForCausalLM(config), tokenizer, {"family": "none"})
+
+
+def measure(setting: Setting, device: str) -> dict[str, Any]:
+    """Rollouts and tokens per second of every way, and what they are to the policy's."""
+    sampling, prefixes = setting.sampling, setting.prefixes
+    policy = HFPolicy(setting.folder, device=device, max_rows=ROWS)
+    stock = Stock(setting.folder, device, sampling)
+    lengths = [len(stock.prompt(p)) for p in prefixes]
+    same_texts(policy, setting, device)
+    seeds = iter(range(10**9))
+
+    def ours() -> tuple[list[str], int]:
+        drawn = policy.complete(prefixes, N, sampling, [next(seeds) for _ in prefixes])
+        every = [c for of in drawn for c in of]
+        return [c.text for c in every], sum(c.n_tokens for c in every)
+
+    ways: dict[str, Callable[[], tuple[list[str], int]]] = {
+        "ours": ours,
+        "generate, 8 sequences returned": lambda: stock.returned(prefixes),
+        "generate, prompts repeated in batches": lambda: stock.repeated(prefixes),
+    }
+    few = prefixes[: setting.one_by_one]
+    if few:
+        ways["generate, one by one"] = lambda: stock.one_by_one(few)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    tokens: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(ROUNDS + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            texts, n = way()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            took = time.perf_counter() - start
+            if turn:
+                seconds[name].append(took / len(texts))
+                tokens[name].append(n / len(texts))
+    medians = {name: statistics.median(of) for name, of in seconds.items()}
+    return {
+        "prefixes": len(prefixes),
+        "tokens_of_prefixes": {
+            "mean": statistics.mean(lengths), "min": min(lengths), "max": max(lengths),
+        },
+        "max_new_tokens": sampling.max_new_tokens,
+        "ways": {
+            name: {
+                "rollouts_per_second": 1 / medians[name],
+                "slowest_and_fastest": [1 / max(seconds[name]), 1 / min(seconds[name])],
+                "tokens_per_rollout": statistics.mean(tokens[name]),
+                "tokens_per_second": statistics.mean(tokens[name]) / medians[name],
+                "ours_to_this": medians[name] / medians["ours"],
+            }
+            for name in ways
+        },
+    }  # fmt: skip
+
+
+def same_texts(policy: HFPolicy, setting: Setting, device: str) -> None:
+    """Stop where the policy and `generate` do not write the same greedy texts."""
+    greedy = SamplingSettings(temperature=0, max_new_tokens=setting.sampling.max_new_tokens)
+    some = setting.prefixes[:8]
+    ours = policy.complete(some, 1, greedy, [0] * len(some))
+    stock = Stock(setting.folder, device, greedy)
+    for prefix, (completion,) in zip(some, ours, strict=True):
+        (text,), _ = stock.generate([stock.prompt(prefix)])
+        if completion.text != text:
+            raise SystemExit(
+                f"{setting.name}: other texts, so the times mean nothing:\n{completion.text!r}\n"
+                f"{text!r}"
+            )
+
+
+def settings_of(large: Path) -> list[Setting]:
+    """What is measured."""
+    found = [Setting("shipped policy", WEIGHTS / "policy", real_prefixes(64), SAMPLING, 2)]
+    for length, new in ((256, 32), (512, 32), (512, 64)):
+        sampling = SamplingSettings(temperature=0.8, max_new_tokens=new)
+        for n in (1, 8):
+            found.append(
+                Setting(
+                    f"random model, {length} + {new} tokens, {n} prefix{'es' if n > 1 else ''}",
+                    large,
+                    long_prefixes(n, length),
+                    sampling,
+                    one_by_one=1 if n == 1 else 0,
+                )
+            )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--only", default="", help="settings whose name begins so")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        large = Path(place) / "large"
+        random_model(large, options.hidden, options.layers)
+        for setting in settings_of(large):
+            if not setting.name.startswith(options.only):
+                continue
+            found[setting.name] = measure(setting, options.device)
+            print(setting.name)
+            for name, way in found[setting.name]["ways"].items():
+                print(
+                    f"  {name:<40} {way['rollouts_per_second']:8.1f} rollouts/s "
+                    f"{way['tokens_per_second']:8.0f} tokens/s "
+                    f"{way['tokens_per_rollout']:6.1f} tokens each, x{way['ours_to_this']:.2f}",
+                    flush=True,
+                )
+    on_cpu = options.device == "cpu"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    about = {
+        "prmkit": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": machine if on_cpu else torch.cuda.get_device_name(),
+        "random_model": {"hidden": options.hidden, "layers": options.layers},
+        "rounds": ROUNDS,
+    }
+    write_json(options.out, about | {"settings": _rounded(found)})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

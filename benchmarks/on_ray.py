@@ -25,17 +25,19 @@ from typing import Any
 import ray
 
 from prmkit import __version__
-from prmkit.cli.workers import StartLabelling, absolute
+from prmkit.cli.workers import StartLabelling, anywhere
 from prmkit.embedded.build import WEIGHTS
 from prmkit.embedded.quickstart import SAMPLING, judge, split_lines
 from prmkit.embedded.world import problems
 from prmkit.engines import EngineSettings, MakeWorker, Tables
 from prmkit.files import atomic_text, write_json
 from prmkit.formats import read_records, write_records
+from prmkit.labelling import OmegaSettings
 from prmkit.labelling.methods import MethodSettings
 from prmkit.on_ray import run_on_ray
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.sampling import sample
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem, Record, Step, Trajectory
 
 RESULTS = Path(__file__).parent / "results" / "on_ray.json"
@@ -173,8 +175,8 @@ def main() -> None:
         waiting = list(many(given.solutions))
         results["waiting"] = compared(waiting, Start(0.25), 5, folder / "waiting")
         start = StartLabelling(
-            model=absolute("embedded/policy"), device="cpu", method=MethodSettings(rollouts=4),
-            drawing=SAMPLING, seed=0, in_flight=16, threads=1,
+            speaker=anywhere(PolicySettings(device="cpu")), method=MethodSettings(rollouts=4),
+            omega=OmegaSettings(), drawing=SAMPLING, seed=0, in_flight=16, threads=1,
         )  # fmt: skip
         results["labelling"] = compared(solutions(given.solutions), start, 20, folder / "labelling")
         ray.shutdown()

@@ -81,17 +81,3 @@ def tiny_prm(tiny_lm: Path) -> Path:
     torch.nn.init.normal_(model.score.weight, std=0.2)
     save_model(folder, model, load_tokenizer(tiny_lm), {"family": "step_end"})
     return folder
-
-
-@pytest.fixture
-def prm(capsys: pytest.CaptureFixture[str]):
-    """The commands as they are typed, in this process: exit code, output, errors."""
-    from prmkit.cli import main
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run

@@ -13,9 +13,11 @@ from typing import Any
 
 from prmkit.cli.workers import LabelWorker, StartLabelling
 from prmkit.errors import FormatError
+from prmkit.labelling import OmegaSettings
 from prmkit.labelling.methods import MethodSettings
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.scripted import ScriptedPolicy
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem, Record, Step, Trajectory
 
 
@@ -62,9 +64,10 @@ class Marking:
         self._how = how
         self._worker = LabelWorker(
             ScriptedPolicy(_script),
+            {},
             StartLabelling(
-                model="scripted",
-                device=None,
+                speaker=PolicySettings(),
+                omega=OmegaSettings(),
                 method=MethodSettings(kind="soft", rollouts=4),
                 drawing=SamplingSettings(),
                 seed=3,

@@ -99,11 +99,12 @@ def _finished(
     batches: Batches, todo: Sequence[int], make: MakeWorker, settings: EngineSettings
 ) -> Iterator[int]:
     """The numbers of batches as they are finished."""
+    packed: Callable[[MakeWorker], bytes] = ray.cloudpickle.dumps
     dataset = ray.data.from_items(
         [{"batch": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS)
     ).map_batches(
         _Actor,
-        fn_constructor_args=(batches.folder, ray.cloudpickle.dumps(make)),
+        fn_constructor_args=(batches.folder, packed(make)),
         batch_size=1,
         batch_format="numpy",
         # One task at a time: a second one would wait for its actor while others idle.

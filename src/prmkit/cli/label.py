@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
-from prmkit.cli.console import DONE, INCOMPLETE, Bars, bars, figures, out, print_json, say
-from prmkit.cli.names import distinct_problems, judge, open_policy
+from prmkit.cli.console import DONE, INCOMPLETE, figures, out, print_json, say
+from prmkit.cli.names import distinct_problems
+from prmkit.engines import EngineSettings
 from prmkit.errors import InvalidSetting, NothingToMeasure
-from prmkit.files import atomic_text, write_json
+from prmkit.files import write_json
 from prmkit.formats.files import read_records
 from prmkit.labelling.methods import MethodSettings, leaves_open, task
 from prmkit.labelling.omega import OmegaSettings
-from prmkit.ledger import Ledger, run_folder
+from prmkit.ledger import run_folder
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.settings import PolicySettings
 from prmkit.records import Record, StepScores, Trajectory
 from prmkit.settings import at_least
 
 if TYPE_CHECKING:
-    from prmkit.labelling import Budget, Progress
-    from prmkit.labelling.in_process import Meter
-    from prmkit.policies.base import Policy
-    from prmkit.policies.openai import Usage
+    from prmkit.labelling import Budget
 
 
 @dataclass(frozen=True)
@@ -103,11 +98,14 @@ class ConsensusSettings:
             raise InvalidSetting("on_disagreement has no meaning without consensus or uncertain")
 
 
+Others = dict[str, int | None] | None
+"""Another labeller's first wrong steps, by content."""
+
 _FREE = ("out", "resume", "in_flight", "budget", "budget_tokens", "prices")
 """Settings that an interrupted run may be given otherwise: no label depends on them."""
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """All that a run is told."""
 
     settings: LabelSettings
@@ -116,6 +114,7 @@ class _Job(NamedTuple):
     omega: OmegaSettings
     drawing: SamplingSettings
     which: ConsensusSettings
+    engine: EngineSettings
 
 
 def label(
@@ -126,6 +125,7 @@ def label(
     omega: Annotated[OmegaSettings | None, Parameter(name="*")] = None,
     drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
     which: Annotated[ConsensusSettings | None, Parameter(name="*")] = None,
+    engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
     k: int | None = None,
     json: bool = False,
 ) -> int:
@@ -139,24 +139,28 @@ def label(
         k: the same as rollouts.
         json: print the metrics as JSON.
     """
-    job = _Job(
+    from prmkit.cli.labelling import here, on_ray
+
+    job = Job(
         settings,
         speaker or PolicySettings(),
         _with_k(method or MethodSettings(), k),
         omega or OmegaSettings(),
         drawing or SamplingSettings(),
         which or ConsensusSettings(),
+        engine or EngineSettings(),
     )
     _check(job)
-    records, sure = _gated(_records(job), job.which)
-    others = _others(job, records)
+    source = source_of(job)
+    others = _others(job)
     described = {k: v for k, v in asdict(settings).items() if k not in _FREE}
     parts = (job.method, job.omega, job.drawing, job.which)
     described |= {k: v for part in parts for k, v in asdict(part).items()}
     # Where a model runs may change; which one it is, the ledger sees to.
     described |= {"policy": job.speaker.policy, "tokenizer": job.speaker.tokenizer}
     with run_folder(settings.out, described, resume=settings.resume):
-        metrics, told = _run(job, records, sure, others, quiet=json)
+        run = on_ray if job.engine.engine == "ray" else here
+        metrics, told = run(job, source, others, quiet=json)
         write_json(settings.out / "metrics.json", metrics)
     if json:
         print_json({**metrics, **told, "out": str(settings.out)})
@@ -165,7 +169,7 @@ def label(
         say(f"records: {settings.out / 'records.jsonl'}")
     # Searches leave the steps after the first wrong one open; that is no fault.
     missing = metrics["unlabelled_steps"] and not leaves_open(job.method)
-    lacking = missing or metrics["failed_rollouts"] or metrics.get("not_labelled")
+    lacking = missing or metrics.get("failed_rollouts") or metrics.get("not_labelled")
     return INCOMPLETE if lacking else DONE
 
 
@@ -179,7 +183,7 @@ def _with_k(method: MethodSettings, k: int | None) -> MethodSettings:
     return replace(method, rollouts=k)
 
 
-def _check(job: _Job) -> None:
+def _check(job: Job) -> None:
     """Refuse what has no meaning together, before any work."""
     if job.method.method == "judge" and job.drawing.temperature == 0 and job.method.votes > 1:
         raise InvalidSetting(
@@ -187,7 +191,12 @@ def _check(job: _Job) -> None:
             "or a temperature above 0"
         )
     task(job.method, job.omega)
-    _budget(job.settings)
+    budget_of(job.settings)
+    if job.engine.engine == "ray" and (job.settings.prices or budget_of(job.settings)):
+        raise InvalidSetting(
+            "on Ray nobody keeps the books: leave out prices and budgets, or limit the solutions "
+            "with --limit"
+        )
     if job.settings.prices is not None and job.speaker.server is None:
         raise InvalidSetting("prices have no meaning without a server: nobody is paid")
     if job.method.method == "omega" and (job.which.consensus or job.which.uncertain):
@@ -197,7 +206,8 @@ def _check(job: _Job) -> None:
         )
 
 
-def _budget(settings: LabelSettings) -> Budget | None:
+def budget_of(settings: LabelSettings) -> Budget | None:
+    """What a run may spend, where that is said."""
     from prmkit.labelling import Budget
 
     if settings.budget is None and settings.budget_tokens is None:
@@ -205,89 +215,44 @@ def _budget(settings: LabelSettings) -> Budget | None:
     return Budget(settings.budget, settings.budget_tokens)
 
 
-def _records(job: _Job) -> list[Record]:
+class Source(NamedTuple):
+    """What is to be labelled, and what is not.
+
+    Attributes:
+        records: to be labelled; read as they are needed, on Ray.
+        sure: those of which an ensemble is sure enough.
+    """
+
+    records: Iterable[Record]
+    sure: list[Record]
+
+
+def source_of(job: Job) -> Source:
     """What is to be labelled."""
+    if job.engine.engine == "ray" and not job.which.uncertain:
+        return Source(_items(job), [])
+    records = list(_items(job))
+    if not records:
+        raise NothingToMeasure(f"{job.settings.file} holds no solution")
+    return _gated(records, job.which)
+
+
+def _items(job: Job) -> Iterator[Record]:
+    """Solutions, or of omega problems, one at a time."""
     settings = job.settings
     found = read_records(settings.file, settings.from_)
     if job.method.method == "omega":
         problems = distinct_problems(found, settings.file)
-        items = [Record(trajectory=Trajectory(problem=problem)) for problem in problems]
-        records = items[: settings.limit or None]
-    else:
-        records = list(islice(found, settings.limit or None))
-    if not records:
-        raise NothingToMeasure(f"{settings.file} holds no solution")
-    return records
+        found = (Record(trajectory=Trajectory(problem=problem)) for problem in problems)
+    return islice(found, settings.limit or None)
 
 
-def _others(job: _Job, records: list[Record]) -> dict[str, int | None] | None:
-    """The labels that are to be agreed with, of some of these solutions at least."""
-    from prmkit.labelling import places
-    from prmkit.labelling.store import content_key
-
-    consensus = job.which.consensus
-    if consensus is None:
-        return None
-    known = places(read_records(consensus))
-    if not any(content_key(record.trajectory) in known for record in records):
-        raise NothingToMeasure(
-            f"{consensus} labels none of the {len(records)} solutions of {job.settings.file}; it "
-            "needs labels of the same problems, steps and separators"
-        )
-    return known
-
-
-def _run(
-    job: _Job,
-    records: list[Record],
-    sure: list[Record],
-    others: dict[str, int | None] | None,
-    *,
-    quiet: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Label and write: the metrics, and what this run drew itself."""
-    from prmkit.labelling import RolloutStore, drive
-    from prmkit.labelling.in_process import Meter
-    from prmkit.labelling.store import kept_in
-
-    settings = job.settings
-    policy, about = open_policy(job.speaker)
-    # Whatever the method, the rollouts of a folder are of one policy, drawn in one way.
-    about |= asdict(job.drawing)
-    budget = _budget(settings)
-    with Ledger(settings.out / "ledger.sqlite", about) as ledger, bars(quiet=quiet) as progress:
-        store = RolloutStore(policy, judge(), job.drawing, settings.seed, ledger)
-        bill = Bill(policy, settings.prices)
-        shown = _Shown(progress, len(records), bill)
-        meter = Meter(store, shown.told)
-        driven = drive(
-            records,
-            task(job.method, job.omega),
-            store,
-            in_flight=settings.in_flight,
-            budget=budget,
-            on_round=meter.tell,
-        )
-        labelled = _Labelled(driven, meter, shown)
-        metrics: dict[str, Any] = {"solutions": len(records) + len(sure)}
-        metrics |= _write(labelled, sure, others, job)
-        kept = kept_in(ledger)
-    metrics |= {"rollouts": kept.rollouts, "tokens": kept.tokens, "failed_rollouts": kept.failed}
-    if budget is not None and budget.ended:
-        metrics["not_labelled"] = len(records) - labelled.n_items
-        metrics["budget_spent"] = dict(zip(("rollouts", "tokens"), budget.spent, strict=True))
-    if job.method.method == "self-consistency":
-        metrics["self_consistency"] = labelled.agreement()
-    drawn = {"rollouts_this_time": store.drawn, "tokens_this_time": store.tokens}
-    return metrics, drawn | bill.told()
-
-
-def _gated(records: list[Record], which: ConsensusSettings) -> tuple[list[Record], list[Record]]:
-    """The records to be labelled, and those of which an ensemble is sure enough."""
+def _gated(records: list[Record], which: ConsensusSettings) -> Source:
+    """Records to be labelled, and those of which an ensemble is sure enough."""
     from prmkit.labelling import confident
 
     if not which.uncertain:
-        return records, []
+        return Source(records, [])
     open_ones: list[Record] = []
     sure: list[Record] = []
     for record in records:
@@ -297,151 +262,27 @@ def _gated(records: list[Record], which: ConsensusSettings) -> tuple[list[Record
             continue
         record = record.replace(meta={**record.meta, "consensus": "sure"})
         (open_ones if which.on_disagreement == "mark" else sure).append(record)
-    return open_ones, sure
+    return Source(open_ones, sure)
 
 
-class Bill:
-    """What a server's tokens cost.
+def _others(job: Job) -> Others:
+    """The labels that are to be agreed with, of some of these solutions at least."""
+    from prmkit.labelling import places
+    from prmkit.labelling.store import content_key
 
-    Args:
-        policy: counts its prompts' tokens too, where it is on a server.
-        prices: dollars for a million tokens of prompts, and for a million generated ones.
-    """
-
-    def __init__(self, policy: Policy, prices: tuple[float, float] | None):
-        self._policy, self._prices = policy, prices
-
-    @property
-    def cost(self) -> float | None:
-        """Dollars so far, where there are prices."""
-        usage: Usage | None = getattr(self._policy, "usage", None)
-        if usage is None or self._prices is None:
-            return None
-        into, out_of = self._prices
-        return (usage.prompt_tokens * into + usage.completion_tokens * out_of) / 1e6
-
-    def told(self) -> dict[str, Any]:
-        """What the server counted, and what it cost."""
-        usage: Usage | None = getattr(self._policy, "usage", None)
-        if usage is None:
-            return {}
-        told: dict[str, Any] = {"prompt_tokens_this_time": usage.prompt_tokens}
-        if usage.cached_tokens:
-            told["of_them_cached"] = usage.cached_tokens
-        if self.cost is not None:
-            told["dollars_this_time"] = round(self.cost, 4)
-        return told
-
-
-class _Shown:
-    """Shows how far a run is."""
-
-    def __init__(self, progress: Bars, total: int, bill: Bill):
-        self._progress, self._total, self._bill = progress, total, bill
-        self._done = self._rollouts = self._tokens = 0
-        self.steps = 0
-
-    def told(self, more: Progress) -> None:
-        """See `Progress`."""
-        self._done += more.trajectories
-        self._rollouts += more.rollouts
-        self._tokens += more.tokens
-        note = f"{self.steps:,} steps, {self._rollouts:,} rollouts, {self._tokens:,} tokens"
-        if (cost := self._bill.cost) is not None:
-            note += f", ${cost:,.2f}"
-        self._progress("label", self._done, self._total, note)
-
-
-class _Labelled:
-    """The labelled records as they come; counts items, and keeps what each problem's vote was."""
-
-    def __init__(self, driven: Iterable[tuple[Record, list[Record]]], meter: Meter, shown: _Shown):
-        self._driven, self._meter, self._shown = driven, meter, shown
-        self._votes: dict[str, tuple[str | None, Any, Any]] = {}
-        self.n_items = 0
-
-    def __iter__(self) -> Iterator[Record]:
-        for item, found in self._driven:
-            self.n_items += 1
-            for record in found:
-                vote = record.meta.get("self_consistency")
-                if isinstance(vote, dict):
-                    problem = item.trajectory.problem
-                    self._votes[problem.id] = (problem.answer, vote["answer"], vote["share"])
-                self._shown.steps += sum(v is not None for v in _values(record))
-                yield record
-            self._meter.tell(1)
-
-    def agreement(self) -> dict[str, Any]:
-        """How far the rollouts of a problem agree, and whether the majority is right as often."""
-        from prmkit.answers import same_answer
-        from prmkit.evaluation.calibration import calibration
-
-        settled = [(a, b, share) for a, b, share in self._votes.values() if share is not None]
-        told: dict[str, Any] = {"problems": len(self._votes), "with_a_majority": len(settled)}
-        if settled:
-            told["mean_share"] = round(fmean(share for _, _, share in settled), 4)
-        judged = [
-            (share, same_answer(gold, answer) == "equal")
-            for gold, answer, share in settled
-            if gold is not None and answer is not None
-        ]
-        if judged:
-            found = calibration([share for share, _ in judged], [right for _, right in judged])
-            told |= {
-                "with_a_reference": len(judged),
-                "majority_right": round(fmean(right for _, right in judged), 4),
-                "calibration_error": round(found.expected_error, 4),
-                "brier": round(found.brier, 4),
-                "bins": [
-                    {"from": b.low, "n": b.n, "mean_share": b.mean_score, "right": b.share_right}
-                    for b in found.bins
-                    if b.n
-                ],
-            }
-        return told
-
-
-def _values(record: Record) -> tuple[float | None, ...]:
-    return record.labels.values if record.labels else (None,) * len(record.trajectory.steps)
-
-
-def _write(
-    labelled: Iterable[Record],
-    sure: list[Record],
-    others: dict[str, int | None] | None,
-    job: _Job,
-) -> dict[str, int]:
-    """Write the records, and those that are dropped; how many of what."""
-    from prmkit.labelling import Agreed, consensus
-
-    counts = Counter(labelled=0, steps=0, unlabelled_steps=0)
-    compared = (
-        (Agreed(r, "agree") for r in labelled) if others is None else consensus(labelled, others)
+    consensus = job.which.consensus
+    if consensus is None:
+        return None
+    known = places(read_records(consensus))
+    n = 0
+    for record in _items(job):
+        if content_key(record.trajectory) in known:
+            return known
+        n += 1
+    raise NothingToMeasure(
+        f"{consensus} labels none of the {n} solutions of {job.settings.file}; it needs labels of "
+        "the same problems, steps and separators"
     )
-    place = job.settings.out
-    drops = job.which.on_disagreement == "drop" and (others is not None or job.which.uncertain)
-    with ExitStack() as stack:
-        kept = stack.enter_context(atomic_text(place / "records.jsonl"))
-        dropped = stack.enter_context(atomic_text(place / "dropped.jsonl")) if drops else kept
-        for record in sure:
-            dropped.write(record.model_dump_json() + "\n")
-        if job.which.uncertain:
-            counts["sure"] = len(sure)
-        for record, outcome in compared:
-            values = _values(record)
-            counts["labelled"] += record.labels is not None
-            counts["steps"] += len(values)
-            counts["unlabelled_steps"] += sum(v is None for v in values)
-            if record.labels is None:
-                counts["without_labels"] += 1
-            if others is not None:
-                counts[f"consensus: {outcome}"] += 1
-            if outcome != "agree":
-                record = record.replace(meta={**record.meta, "consensus": outcome})
-            file = kept if outcome == "agree" else dropped
-            file.write(record.model_dump_json() + "\n")
-    return dict(counts)
 
 
 def _flat(metrics: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prmkit.checkpoints import fingerprint
 from prmkit.cli.console import DONE, Bars, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems
-from prmkit.cli.workers import StartSampling, absolute, threads_here
+from prmkit.cli.workers import StartSampling, anywhere, files_of, threads_here
 from prmkit.embedded.world import Split, problems
 from prmkit.engines import EngineSettings
 from prmkit.errors import NothingToMeasure
@@ -24,6 +23,7 @@ from prmkit.formats.files import read_records
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Outcome
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem, Record, Trajectory
 from prmkit.settings import at_least
 
@@ -37,35 +37,23 @@ class SampleSettings:
     Attributes:
         file: problems, in any format that prm convert reads; by default the embedded world's.
         out: the run folder: config.json, records.jsonl, metrics.json.
-        model: folder of a causal language model, its id on the hub, or embedded/policy.
         world: split of the embedded world, where no file is given: train, test or ood.
         limit: problems at most.
         samples: solutions of each problem.
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_p: keep the smallest set of likeliest tokens with at least this probability.
-        max_new_tokens: of one solution.
-        stop: a text that ends a solution; give it once per text.
         split: how text becomes steps (blank_line, line, number, sentence, thought, marker:TEXT).
         from_: format of the file; by default what its first rows say.
         seed: of everything that is drawn.
-        device: cpu or cuda; by default a GPU where there is one.
     """
 
     file: Path | None = None
     _: KW_ONLY
     out: Path = Path("runs/sample")
-    model: str = "embedded/policy"
     world: Split = "test"
     limit: int = 100
     samples: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 512
-    stop: tuple[str, ...] = ()
     split: str = "line"
     from_: str | None = None
     seed: int = 0
-    device: str | None = None
 
     def __post_init__(self) -> None:
         at_least(1, limit=self.limit, samples=self.samples)
@@ -74,6 +62,8 @@ class SampleSettings:
 def sample(
     settings: Annotated[SampleSettings | None, Parameter(name="*")] = None,
     *,
+    speaker: Annotated[PolicySettings | None, Parameter(name="*")] = None,
+    drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
     engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
@@ -85,22 +75,19 @@ def sample(
         json: print the metrics as JSON.
     """
     settings, engine = settings or SampleSettings(), engine or EngineSettings()
+    speaker, drawing = speaker or PolicySettings(), drawing or SamplingSettings()
     items = _problems(settings)
     start = StartSampling(
-        model=absolute(settings.model),
-        device=settings.device,
+        speaker=anywhere(speaker),
         samples=settings.samples,
         split=settings.split,
-        drawing=SamplingSettings(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-            stop=settings.stop,
-        ),
+        drawing=drawing,
         seed=settings.seed,
         threads=threads_here(),
     )
-    claim_folder(settings.out, {k: v for k, v in asdict(settings).items() if k != "out"})
+    described = {k: v for k, v in asdict(settings).items() if k != "out"} | asdict(drawing)
+    described |= {"policy": speaker.policy, "tokenizer": speaker.tokenizer}
+    claim_folder(settings.out, described)
     groups: list[tuple[Outcome, ...]] = []
     with (
         bars(quiet=json) as progress,
@@ -134,7 +121,7 @@ def _drawn(
         done += more
         progress("sample", done, len(items))
 
-    with Ledger(folder / "ledger.sqlite", {"policy": worker.policy.name}) as ledger:
+    with Ledger(folder / "ledger.sqlite", worker.about) as ledger:
         yield from worker.solve(items, ledger, told)
 
 
@@ -150,7 +137,7 @@ def _on_ray(
         folder / "parts",
         engine,
         batch_size=engine.batch(_TOGETHER),
-        about={"sampling": start, "files": fingerprint(start.model)},
+        about={"sampling": start, "files": files_of(start.speaker)},
         on_progress=lambda done, total: progress("sample", done, total),
     )
     while group := tuple(record.trajectory for record in islice(drawn, start.samples)):

@@ -7,16 +7,25 @@ that gives the command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prmkit.checkpoints import fingerprint
-from prmkit.cli.names import judge, known_name, model_folder, open_scorer
-from prmkit.labelling.methods import MethodSettings, estimator
+from prmkit.cli.names import (
+    DEFAULT_POLICY,
+    judge,
+    known_name,
+    model_folder,
+    open_policy,
+    open_scorer,
+)
+from prmkit.labelling import Budget, OmegaSettings, RolloutStore, drive
+from prmkit.labelling.methods import MethodSettings, task
 from prmkit.ledger import Ledger
 from prmkit.policies.base import SamplingSettings
+from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem, Record, Scored, Trajectory
 from prmkit.scorers.settings import ModelSettings
 from prmkit.splitting import splitter
@@ -99,13 +108,27 @@ class ScoreWorker:
         return [r.replace(scores=(*r.scores, s)) for r, s in zip(batch, results, strict=True)]
 
 
+def anywhere(speaker: PolicySettings) -> PolicySettings:
+    """A policy's settings for a process in another working directory."""
+    tokenizer = absolute(speaker.tokenizer) if speaker.tokenizer else None
+    if speaker.server is not None:
+        return replace(speaker, tokenizer=tokenizer)
+    return replace(speaker, policy=absolute(speaker.policy or DEFAULT_POLICY))
+
+
+def files_of(speaker: PolicySettings) -> Any:
+    """The files of a policy, where they are here."""
+    if speaker.server is not None or speaker.policy is None:
+        return None
+    return fingerprint(model_folder(speaker.policy))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartSampling:
     """Starts a `SampleWorker`.
 
     Attributes:
-        model: the policy's name.
-        device: where it runs.
+        speaker: the policy.
         samples: solutions of each problem.
         split: how text becomes steps.
         drawing: how completions are drawn.
@@ -113,8 +136,7 @@ class StartSampling:
         threads: that it computes with.
     """
 
-    model: str
-    device: str | None
+    speaker: PolicySettings
     samples: int
     split: str
     drawing: SamplingSettings
@@ -123,10 +145,8 @@ class StartSampling:
 
     def __call__(self) -> SampleWorker:
         """Load the model."""
-        from prmkit.policies.hf import HFPolicy
-
         _use(self.threads)
-        return SampleWorker(HFPolicy(model_folder(self.model), device=self.device), self)
+        return SampleWorker(*open_policy(self.speaker), self)
 
 
 class SampleWorker:
@@ -134,11 +154,12 @@ class SampleWorker:
 
     Args:
         policy: who solves.
+        about: what its words depend on.
         how: its description.
     """
 
-    def __init__(self, policy: Policy, how: StartSampling):
-        self.policy, self._how = policy, how
+    def __init__(self, policy: Policy, about: Mapping[str, Any], how: StartSampling):
+        self.policy, self.about, self._how = policy, about, how
 
     def solve(
         self,
@@ -172,18 +193,18 @@ class StartLabelling:
     """Starts a `LabelWorker`.
 
     Attributes:
-        model: the completer's name.
-        device: where it runs.
+        speaker: the completer, or the judge.
         method: how steps are labelled.
+        omega: constants of OmegaPRM's tree.
         drawing: how completions are drawn.
         seed: of the run.
-        in_flight: solutions that share calls of the policy.
+        in_flight: solutions under way at a time.
         threads: that it computes with.
     """
 
-    model: str
-    device: str | None
+    speaker: PolicySettings
     method: MethodSettings
+    omega: OmegaSettings
     drawing: SamplingSettings
     seed: int
     in_flight: int
@@ -191,34 +212,43 @@ class StartLabelling:
 
     def __call__(self) -> LabelWorker:
         """Load the model."""
-        from prmkit.policies.hf import HFPolicy
-
         _use(self.threads)
-        return LabelWorker(HFPolicy(model_folder(self.model), device=self.device), self)
+        return LabelWorker(*open_policy(self.speaker), self)
 
 
 class LabelWorker:
     """Labels the steps of solutions.
 
     Args:
-        policy: the completer.
+        policy: the completer, or the judge.
+        about: what its words depend on.
         how: its description.
     """
 
-    def __init__(self, policy: Policy, how: StartLabelling):
-        self._policy, self._how = policy, how
+    def __init__(self, policy: Policy, about: Mapping[str, Any], how: StartLabelling):
+        self.policy, self.about, self._how = policy, about, how
+
+    def store(self, ledger: Ledger | None = None) -> RolloutStore:
+        """Where its rollouts come from, and are kept."""
+        return RolloutStore(self.policy, judge(), self._how.drawing, self._how.seed, ledger)
+
+    def label(
+        self,
+        records: Iterable[Record],
+        store: RolloutStore,
+        budget: Budget | None = None,
+        on_round: Callable[[], None] | None = None,
+    ) -> Iterator[tuple[Record, list[Record]]]:
+        """Each record with what becomes of it; see `prmkit.labelling.drive`."""
+        return drive(
+            records,
+            task(self._how.method, self._how.omega),
+            store,
+            in_flight=self._how.in_flight,
+            budget=budget,
+            on_round=on_round,
+        )
 
     def __call__(self, batch: Sequence[Record]) -> list[Record]:
-        """The records' trajectories with labels."""
-        from prmkit.labelling import label
-
-        labelled = label(
-            [record.trajectory for record in batch],
-            estimator(self._how.method),
-            self._policy,
-            judge(),
-            settings=self._how.drawing,
-            seed=self._how.seed,
-            in_flight=self._how.in_flight,
-        )
-        return list(labelled)
+        """What becomes of the records, in order."""
+        return [made for _, found in self.label(batch, self.store()) for made in found]

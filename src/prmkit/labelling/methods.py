@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from prmkit.errors import InvalidSetting
 from prmkit.labelling.first_error import check_error_rate, first_error, sequential
@@ -147,25 +147,52 @@ def task(
     return partial(_labelled, estimator(settings))
 
 
+Made = TypeVar("Made")
+
+
+def _noting(made: Task[Made], record: Record) -> Generator[Any, Any, tuple[Made, Record]]:
+    """Run a task; what it returns, and the record with how many of its rollouts failed, and why."""
+    reasons: list[str] = []
+    try:
+        wishes = next(made)
+        while True:
+            replies = yield wishes
+            reasons += [one.error for outcomes in replies for one in outcomes if one.error]
+            wishes = made.send(replies)
+    except StopIteration as done:
+        if reasons:
+            told = {"n": len(reasons), "reason": reasons[0]}
+            record = record.replace(meta={**record.meta, "failed_rollouts": told})
+        return done.value, record
+
+
 def _labelled(make: Callable[[Trajectory], Estimator], record: Record) -> Task[list[Record]]:
-    found = yield from make(record.trajectory)
+    found, record = yield from _noting(make(record.trajectory), record)
     return [record_of(record, found)]
 
 
 def _consistent(settings: MethodSettings, record: Record) -> Task[list[Record]]:
     made = self_consistency(record.trajectory, estimator(settings), votes=settings.votes)
-    labels, answer, share = yield from made
+    (labels, answer, share), record = yield from _noting(made, record)
     told = {"answer": answer, "share": share}
     meta = {**record.meta, "self_consistency": told}
     return [record_of(record.replace(meta=meta), labels)]
 
 
 def _tree(settings: MethodSettings, how: OmegaSettings, record: Record) -> Task[list[Record]]:
-    tree = yield from omega(
+    made = omega(
         record.trajectory.problem,
         splitter(settings.split),
         n_rollouts=settings.rollouts,
         searches=settings.searches,
         settings=how,
     )
-    return tree.examples()
+    tree, noted = yield from _noting(made, record)
+    told = noted.meta.get("failed_rollouts")
+    examples = tree.examples()
+    # Of the whole tree; its first record says it.
+    return (
+        [examples[0].replace(meta={"failed_rollouts": told}), *examples[1:]]
+        if told and examples
+        else examples
+    )

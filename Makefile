@@ -54,6 +54,7 @@ bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/r
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/policies.py
 
 docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from prmkit.evaluation.agreement import cohens_kappa
-from prmkit.evaluation.annotators import annotator_agreement, krippendorffs_alpha
-from prmkit.evaluation.statistics import Bootstrap
+from prmkit.evaluation.annotators import _Some, annotator_agreement, krippendorffs_alpha
+from prmkit.evaluation.statistics import Bootstrap, mean
 
 _ = None
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": the data of its sections A, B, C.
@@ -121,6 +121,16 @@ def test_problems_are_drawn_whole():
     assert (same.value, same.low, same.high) == (0.5, 0, 1)
     together = annotator_agreement(solutions, ["p", "p"], resamples=400).pairs["a", "b"]
     assert together["steps/same"][:3] == (0.5, 0.5, 0.5)
+
+
+def test_a_pair_is_weighted_by_its_own_problems():
+    # One pair always agrees, in one problem; another never, in another.
+    solutions = [{"a": (1, 1), "b": (1, 1)}, {"c": (1, 1), "d": (0, 0)}]
+    found = annotator_agreement(solutions, ["p", "q"], resamples=400)
+    assert found.pooled["steps/same"][:3] == (0.5, 0, 1)
+    statistic = _Some(np.array([1]), mean([1, 0], np.array([0, 0]), 1))
+    values = statistic(np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert (np.isnan(values[0]), values[1]) == (True, 0.5)
 
 
 def test_without_common_steps_there_is_nothing_to_measure():

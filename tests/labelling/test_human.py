@@ -97,6 +97,13 @@ def test_who_stopped_at_the_first_error_has_no_vote_behind_it():
     assert solution.ratings == {"a": (1, -1, None, None), "b": (1, 1, -1, -1)}
 
 
+def test_how_the_solution_ended_is_told_by_whom_who_saw_its_end():
+    pair = [rated((1, 1), labeler="ann"), rated((1, 1), labeler="ben", finish="answer")]
+    for given_by in (pair, pair[::-1]):
+        (solution,) = gathered(*given_by)
+        assert solution.trajectory.finish == "answer"
+
+
 def test_a_finished_solution_is_no_beginning_of_a_longer_one():
     short, long = rated((1, 1), finish="answer"), rated((1, 1, 1), finish="answer")
     assert [len(s.trajectory.steps) for s in gathered(short, long)] == [2, 3]

@@ -7,6 +7,7 @@ works for every causal model: keys and values are copied for each completion, an
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class Shared:
         self._values = [layer.values for layer in cache.layers]
         padding = mask == 0
         self._padding = padding if bool(padding.any()) else None
-        self._own = Cache(layers=[_own_layer(room) for _ in cache.layers])
+        self._layers = [_own_layer()(room) for _ in cache.layers]
+        self._own = Cache(layers=self._layers)
         self._of_row = of_row
         self._place()
 
@@ -150,7 +152,7 @@ class Shared:
         """See `Continuing`."""
         import torch
 
-        for layer in self._own.layers:
+        for layer in self._layers:
             layer.keep(rows)
         self._of_row = self._of_row[rows]
         used, of_row = torch.unique(self._of_row, return_inverse=True)
@@ -225,16 +227,17 @@ class Shared:
         return rows if self._is_full else rows[self._slot]
 
 
-def _own_layer(room: int) -> Any:
-    """One layer's keys and values of the completions themselves, in a buffer that is written on."""
+@functools.cache
+def _own_layer() -> Any:
+    """A layer's keys and values of the completions themselves, in a buffer that is written on."""
     from transformers.cache_utils import DynamicLayer
 
-    class Own(DynamicLayer):
+    class Own(DynamicLayer):  # type: ignore[no-untyped-call]
         _layer_type = None
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.n = 0
+        def __init__(self, room: int) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.n, self.room = 0, room
 
         def update(
             self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -245,7 +248,7 @@ def _own_layer(room: int) -> Any:
                 self._keys = key_states.new_empty(rows, heads, 0, size)
                 self._values = value_states.new_empty(rows, heads, 0, value_states.shape[-1])
             if self.n + new > self._keys.shape[2]:
-                more = max(new, min(room, max(16, 2 * self.n)) - self.n)
+                more = max(new, min(self.room, max(16, 2 * self.n)) - self.n)
                 self._keys = _longer(self._keys, more)
                 self._values = _longer(self._values, more)
             self._keys[:, :, self.n : self.n + new] = key_states
@@ -261,7 +264,7 @@ def _own_layer(room: int) -> Any:
             if self.is_initialized:
                 self._keys, self._values = self._keys[rows], self._values[rows]
 
-    return Own()
+    return Own
 
 
 def _longer(buffer: torch.Tensor, more: int) -> torch.Tensor:

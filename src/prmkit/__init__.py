@@ -35,6 +35,8 @@ _HOMES = {
     "LabelPolicy": "formats.labels",
     "Message": "records",
     "ModelSettings": "scorers.settings",
+    "OpenAIPolicy": "policies.openai",
+    "PolicySettings": "policies.settings",
     "PrmkitError": "errors",
     "Problem": "records",
     "Record": "records",
@@ -49,6 +51,7 @@ _HOMES = {
     "aggregate_scores": "aggregate",
     "fit_combination": "scorers.ensemble",
     "label": "labelling.in_process",
+    "load_policy": "policies.loading",
     "load_scorer": "scorers.loading",
     "monte_carlo": "labelling.monte_carlo",
     "read_records": "formats.files",
@@ -70,7 +73,10 @@ if TYPE_CHECKING:
     from prmkit.labelling.monte_carlo import monte_carlo
     from prmkit.policies.base import SamplingSettings
     from prmkit.policies.hf import HFPolicy
+    from prmkit.policies.loading import load_policy
+    from prmkit.policies.openai import OpenAIPolicy
     from prmkit.policies.sampling import sample
+    from prmkit.policies.settings import PolicySettings
     from prmkit.records import (
         Message,
         Problem,
@@ -101,6 +107,8 @@ __all__ = [
     "LabelPolicy",
     "Message",
     "ModelSettings",
+    "OpenAIPolicy",
+    "PolicySettings",
     "PrmkitError",
     "Problem",
     "Record",
@@ -115,6 +123,7 @@ __all__ = [
     "aggregate_scores",
     "fit_combination",
     "label",
+    "load_policy",
     "load_scorer",
     "monte_carlo",
     "read_records",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prmkit.errors import InputTooLong, ScoringError
-from prmkit.policies.base import Chooser
+from prmkit.policies.base import Chooser, failed
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
@@ -188,6 +188,28 @@ def test_what_is_too_long_drops_out_alone():
     assert isinstance(found[0], StepScores)
     assert isinstance(found[1], Unscored)
     assert "5000 tokens" in found[1].reason
+
+
+def test_a_critique_that_could_not_be_drawn_drops_out_with_the_reason():
+    class Flaky(ScriptedPolicy):
+        def complete(self, prefixes, n, settings, seeds, first=None):
+            drawn = super().complete(prefixes, n, settings, seeds, first)
+            return [
+                [failed("fell over")] if seed % 2 else d
+                for seed, d in zip(seeds, drawn, strict=True)
+            ]
+
+    class Gone(ScriptedPolicy):
+        def complete(self, prefixes, n, settings, seeds, first=None):
+            return [[failed("fell over")] for _ in prefixes]
+
+    def found(policy):
+        (scored,) = GenerativeScorer(policy, GENERATIVE["judge"], n_samples=40).score([SOLUTION])
+        return scored
+
+    # Of many critiques about half are there; all that are say the same.
+    assert found(Flaky(lambda p, r: "\\boxed{-1}")).values == (1.0, 1.0, 1.0)
+    assert "fell over" in found(Gone(lambda p, r: "")).reason
 
 
 @pytest.mark.parametrize("name", [n for n in GENERATIVE if n != "gen_prm_code"])

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from prmkit.errors import InputTooLong, InvalidRecord, NothingToMeasure
-from prmkit.policies.base import SamplingSettings
+from prmkit.policies.base import SamplingSettings, failed
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.ensemble import Combination, EnsembleScorer, fit_combination
@@ -141,6 +141,21 @@ def test_what_is_too_long_or_has_images_drops_out_alone():
     assert isinstance(found[0], StepScores)
     assert "5000 tokens" in found[1].reason
     assert "reads text alone" in found[2].reason
+
+
+def test_votes_that_could_not_be_drawn_are_no_votes():
+    class Flaky(ScriptedPolicy):
+        def complete(self, prefixes, n, settings, seeds, first=None):
+            drawn = super().complete(prefixes, n, settings, seeds, first)
+            for prefix, completions in zip(prefixes, drawn, strict=True):
+                if len(prefix.steps) == 2:
+                    completions[1] = failed("fell over")
+            return drawn
+
+    scorer = SelfConsistencyScorer(Flaky(agreeing), SamplingSettings(), n_votes=32, n_rollouts=4)
+    whole, short = scorer.score([SOLUTION, SOLUTION.prefix(1)])
+    assert "1 of 4 completions were not drawn: fell over" in whole.reason
+    assert short.values == (1.0,)
 
 
 def test_what_is_drawn_depends_on_the_seed():

@@ -354,7 +354,7 @@ def _fields(draw: _Draw, can: Capabilities) -> Capabilities:
     left_out = sorted(NEUTRAL[can.route].keys() - wanted.keys())
     how = "taken without complaint"
     if left_out:
-        how += f"; refused: {', '.join(left_out)}"
+        how += f"; refused: {', '.join(left_out)}, so what it has for them by itself stays"
     return _told(can, "fields", how, fields={**can.fields, **wanted})
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from prmkit.errors import InputTooLong, ScoringError
 from prmkit.ledger import seed_for
-from prmkit.policies.base import Chooser, Policy, SamplingSettings
+from prmkit.policies.base import Chooser, Completion, Policy, SamplingSettings
 from prmkit.records import Message, Problem, Semantics, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import beyond_text
 from prmkit.scorers.families.base import Choose, Critique, Generative, RunCode, Wish, Write
@@ -159,7 +159,12 @@ class GenerativeScorer:
             )
             seeds = {number: seed_for(running[number].seed, str(turn)) for number in numbers}
             write = partial(self._write, wishes, settings, seeds)
-            answers |= _each(write, numbers, running, reasons)
+            for number, completion in _each(write, numbers, running, reasons).items():
+                if completion.finish == "error":
+                    why = completion.error or "no reason given"
+                    reasons[running[number].trajectory].append(why)
+                else:
+                    answers[number] = completion.text
         for words, numbers in choices.items():
             choose = partial(self._choose, wishes, words)
             answers |= _each(choose, numbers, running, reasons)
@@ -171,10 +176,10 @@ class GenerativeScorer:
         settings: SamplingSettings,
         seeds: Mapping[int, int],
         numbers: Sequence[int],
-    ) -> list[str]:
+    ) -> list[Completion]:
         prefixes = [_prefix(wishes[number]) for number in numbers]
         drawn = self._policy.complete(prefixes, 1, settings, [seeds[n] for n in numbers])
-        return [completions[0].text for completions in drawn]
+        return [completions[0] for completions in drawn]
 
     def _choose(
         self, wishes: Mapping[int, Wish], words: Sequence[str], numbers: Sequence[int]

@@ -131,6 +131,11 @@ class SelfConsistencyScorer:
             return [one for prefix in prefixes for one in self._answers([prefix], n)]
         found: list[list[str | None] | str] = []
         for prefix, completions in zip(prefixes, drawn, strict=True):
+            errors = [c.error or "no reason given" for c in completions if c.finish == "error"]
+            if errors:
+                # No vote at all is not a vote for what the prefix happens to say last.
+                found.append(f"{len(errors)} of {n} completions were not drawn: {errors[0]}")
+                continue
             start = prefix.text + (prefix.separator if prefix.steps else "")
             found.append([self._find_answer(prefix.problem, start + c.text) for c in completions])
         return found

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import httpx2
@@ -20,14 +16,13 @@ from prmkit.scorers.families import DISCRIMINATIVE
 from prmkit.scorers.loading import load_scorer
 from prmkit.scorers.settings import ModelSettings
 from prmkit.testing import tiny_checkpoint
+from started import free_port, started
 
 VLLM = os.environ.get("PRMKIT_VLLM", "")
 pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(not Path(VLLM).is_file(), reason="PRMKIT_VLLM names no vllm command"),
 ]
-START_SECONDS = 300
-
 SOLUTIONS = [
     Trajectory(
         problem=Problem(id=str(i), prompt="How many apples has Mia? " * (3 * i + 1)),
@@ -60,41 +55,14 @@ def served(request, tmp_path_factory):
     if family in FOLDED:
         fold(folder, folder / "folded", DISCRIMINATIVE[family])
         family, folder = None, folder / "folded"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "vllm.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [
-                *(VLLM, "serve", str(folder), "--served-model-name", "served", "--enforce-eager"),
-                *("--max-model-len", "1024", "--dtype", "float32", "--port", str(port)),
-                *launched(family, folder),
-            ],
-            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait(url, process, log)
+    port = free_port()
+    command = [
+        *(VLLM, "serve", folder, "--served-model-name", "served", "--enforce-eager"),
+        *("--max-model-len", "1024", "--dtype", "float32", "--port", port),
+        *launched(family, folder),
+    ]
+    with started(command, port, folder / "vllm.log", VLLM_CPU_KVCACHE_SPACE="1") as url:
         yield family, folder, url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def wait(url, process, log):
-    for _ in range(START_SECONDS):
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if httpx2.get(f"{url}/health").status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        time.sleep(1)
-    raise AssertionError(log.read_text()[-3000:])
 
 
 def test_the_server_gives_the_same_scores(served):

@@ -105,7 +105,7 @@ def _finished(
         [{"batch": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS)
     ).map_batches(
         _Actor,
-        fn_constructor_args=(batches.folder, pickled(make)),
+        fn_constructor_args=(batches.folder, pickled(make), settings.gpus_per_actor == 0),
         batch_size=1,
         batch_format="numpy",
         # One task at a time: a second one would wait for its actor while others idle.
@@ -138,10 +138,13 @@ class _Actor:
     Args:
         folder: of the batches.
         make: starts the worker; pickled, since an actor that cannot be built is tried for ever.
+        on_cpus: no GPU was given to it: it must not find those that others were given.
     """
 
-    def __init__(self, folder: Path, make: bytes):
+    def __init__(self, folder: Path, make: bytes, on_cpus: bool):
         self._folder, self._make = folder, make
+        if on_cpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._batches: Batches | None = None
         self._worker: Worker | None = None
 

@@ -158,6 +158,14 @@ def test_another_cluster_is_not_taken_for_this_one(ray, tmp_path, marks):
         )
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:x"])
+def test_an_address_where_nobody_is_is_told_at_once(address):
+    from prmkit.on_ray import _knock
+
+    with pytest.raises(WorkerError, match=f"nobody answers at '{address}'"):
+        _knock(address)
+
+
 def test_prm_score_writes_the_same_file(ray, prm, tmp_path):
     write_records(records(70), tmp_path / "a.jsonl")
     write_records(records(70), tmp_path / "a.parquet")

@@ -46,7 +46,7 @@ class EngineSettings:
         address: of ray: a cluster that runs, as HOST:PORT, ray://HOST:PORT or auto; by default
             this machine alone.
         actors: of ray: processes that hold the model.
-        gpus_per_actor: of ray: GPUs of each; a part of one is fine.
+        gpus_per_actor: of ray: GPUs of each; a part of one is fine, and with 0 it sees none.
         cpus_per_actor: of ray: cores that are kept for each.
         batch_size: of ray: records that an actor takes at once, and that a killed one loses; by
             default as many as are computed together.

@@ -16,6 +16,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import traceback
 import uuid
 import warnings
@@ -99,12 +100,12 @@ def _finished(
     batches: Batches, todo: Sequence[int], make: MakeWorker, settings: EngineSettings
 ) -> Iterator[int]:
     """The numbers of batches as they are finished."""
-    packed: Callable[[MakeWorker], bytes] = ray.cloudpickle.dumps
+    pickled: Callable[[MakeWorker], bytes] = ray.cloudpickle.dumps
     dataset = ray.data.from_items(
         [{"batch": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS)
     ).map_batches(
         _Actor,
-        fn_constructor_args=(batches.folder, packed(make)),
+        fn_constructor_args=(batches.folder, pickled(make), settings.gpus_per_actor == 0),
         batch_size=1,
         batch_format="numpy",
         # One task at a time: a second one would wait for its actor while others idle.
@@ -137,10 +138,13 @@ class _Actor:
     Args:
         folder: of the batches.
         make: starts the worker; pickled, since an actor that cannot be built is tried for ever.
+        on_cpus: no GPU was given to it: it must not find those that others were given.
     """
 
-    def __init__(self, folder: Path, make: bytes):
+    def __init__(self, folder: Path, make: bytes, on_cpus: bool):
         self._folder, self._make = folder, make
+        if on_cpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._batches: Batches | None = None
         self._worker: Worker | None = None
 
@@ -226,6 +230,7 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         stack.enter_context(_kept_signals())
+        _knock(address)
         try:
             with _mute():
                 # "local" starts a cluster of our own even where one runs on this machine.
@@ -241,6 +246,20 @@ def _connected(address: str | None) -> Iterator[None]:
             ) from error
         stack.callback(ray.shutdown)
         yield
+
+
+def _knock(address: str | None) -> None:
+    """See that somebody is at an address: Ray would try for minutes, and then end the process."""
+    if address is None or ":" not in address:
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise WorkerError(
+            f"nobody answers at {address!r} ({error}); give the HOST:PORT that `ray start --head` "
+            "told, or ray://HOST:10001 of a cluster with a Ray client server"
+        ) from None
 
 
 @contextlib.contextmanager

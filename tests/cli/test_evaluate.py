@@ -369,7 +369,7 @@ N_CASES, BATCH = 200, 32
 
 SCRIPTED = """
 import os, signal, sys
-import prmkit.cli.evaluate as command
+import prmkit.cli.judging as command
 from prmkit.cli import main
 from prmkit.ledger import seed_for
 from prmkit.records import StepScores

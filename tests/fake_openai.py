@@ -141,7 +141,7 @@ class FakeServer:
         self._cached = set()
         self.bodies = []
         self.failed = Counter()
-        self._torch_seed = None
+        self._spoiled_until = 0.0
         owner = self
 
         class Handler(_Handler):
@@ -311,10 +311,13 @@ class FakeServer:
             n = 1
         seed = body.get("seed")
         if self.mode == "transformers" and seed is not None:
-            # One generator for everybody: the last who set it before a draw has set it for all.
-            self._torch_seed = seed
-            time.sleep(0.05)
-            seed = self._torch_seed
+            # One generator for everybody: what runs beside takes numbers from it.
+            until = time.monotonic() + 0.2
+            while time.monotonic() < until and self.under_way < 2:
+                time.sleep(0.005)
+            if self.under_way > 1 or self._spoiled_until > time.monotonic():
+                self._spoiled_until = time.monotonic() + 0.05
+                seed = random.randrange(2**31)
         count = len(ids) // 16 * 16
         blocks = {tuple(ids[:at]) for at in range(16, count + 1, 16)}
         with self._lock:

@@ -26,6 +26,7 @@ from prmkit.errors import InputTooLong, InvalidSetting, PolicyError
 from prmkit.policies.base import Completion, SamplingSettings
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.openai import TOGETHER, UNREACHED, OpenAIPolicy
+from prmkit.policies.parallel import in_threads
 from prmkit.policies.wire import Capabilities
 from prmkit.records import Problem, Step, Trajectory
 
@@ -128,7 +129,7 @@ def test_never_more_requests_at_once_than_allowed_and_those_of_a_prefix_together
     tokenizer, expected
 ):
     _, can = expected
-    with FakeServer("vllm", delay=0.01) as server:
+    with FakeServer("vllm", delay=0.03) as server:
         made = policy(server, tokenizer, concurrency=3, capabilities=replace(can, n=False))
         made.complete(PREFIXES, 4, DRAWING, SEEDS)
         assert server.most_under_way == 3
@@ -260,7 +261,7 @@ def test_a_key_is_in_no_error(tokenizer, expected):
     assert "s3cret-key" not in found.error + repr(vars(made))
 
 
-STOPS = SamplingSettings(max_new_tokens=40, stop=("us", "ear"))
+STOPS = SamplingSettings(max_new_tokens=40, stop=("ui", "ear"))
 
 
 @pytest.mark.parametrize("mode", ["sglang", "llama_cpp", "transformers"])
@@ -316,6 +317,29 @@ def test_a_server_without_seeds_is_told_of_once_and_paid_once(tokenizer, caplog)
         assert completion.n_tokens == min(len(ids) + (completion.finish == "eos"), 24)
 
 
+def test_several_are_not_asked_for_where_others_would_come():
+    """This server counts its seeds up too, but not each completion's tokens."""
+    with FakeServer("prefix") as server:
+        made = policy(server)
+        assert made.capabilities.n
+        assert made.capabilities.seed
+        server.bodies.clear()
+        (found,) = made.complete(PREFIXES[:1], 3, DRAWING, [1])
+        assert made.complete(PREFIXES[:1], 3, DRAWING, [1]) == [found]
+    assert all("n" not in body for _, body in server.bodies)
+    assert len({body["seed"] for _, body in server.bodies}) == 3
+
+
+def test_two_callers_share_the_bound(tokenizer, expected):
+    with FakeServer("vllm", delay=0.03) as server:
+        can = replace(expected[1], n=False)
+        made = policy(server, tokenizer, concurrency=3, capabilities=can)
+        found = in_threads(lambda _: made.complete(PREFIXES, 4, DRAWING, SEEDS), range(2), 2)
+    assert found == [expected[0]] * 2
+    assert server.most_under_way == 3
+    assert made.usage.requests == 2 * 4 * len(PREFIXES)
+
+
 def test_without_chance_one_request_is_enough(tokenizer, expected):
     with FakeServer("vllm") as server:
         made = policy(server, tokenizer, capabilities=expected[1])
@@ -369,6 +393,7 @@ def test_an_interrupt_ends_it_at_once(tmp_path):
 import sys
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.openai import OpenAIPolicy
+from prmkit.policies.parallel import in_threads
 from prmkit.policies.wire import Capabilities
 from prmkit.endpoint import Endpoint, EndpointSettings
 from prmkit.records import Problem, Trajectory
@@ -387,8 +412,10 @@ made.complete([Trajectory(problem=Problem(id="p", prompt="a"))], 64, SamplingSet
             stderr=subprocess.PIPE,
             text=True,
         )
+        begun = time.monotonic()
         while server.under_way < 32:
             assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() - begun < 120
             time.sleep(0.02)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)

@@ -32,6 +32,7 @@ def test_with_a_server_it_runs_there(end):
         made = load_policy(settings)
         assert made.name == "its name"
         assert made.capabilities.continuation == "token_ids"
+        assert made._endpoint.settings.connections == 2
         made.complete(START, 20, SamplingSettings(max_new_tokens=4), [1])
         assert server.most_under_way <= 2
         named = load_policy(PolicySettings(server=server.url, policy="its name"))

@@ -50,8 +50,9 @@ UNREACHED = 8
 
 
 class Usage(NamedTuple):
-    """What was used, as the server counts it; it counts a prompt once in a request, however many
-    completions the request asks for.
+    """What was used, as the server counts it.
+
+    A prompt counts once in a request, however many completions the request asks for.
 
     Attributes:
         requests: that were answered.

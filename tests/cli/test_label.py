@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 
+from fake_openai import FakeServer
+from prmkit.embedded.build import WEIGHTS
 from prmkit.formats.files import read_records
 
 
@@ -125,3 +127,32 @@ def test_on_ray_it_is_the_same_to_the_byte(prm, sampled, tmp_path, method):
     code, _, err = prm(*arguments, tmp_path / "no", *ray, "--budget", 10)
     assert code == 1
     assert "on Ray nobody keeps the books" in " ".join(err.split())
+
+
+def test_over_a_server(prm, sampled, tmp_path):
+    weights = str(WEIGHTS / "policy")
+    with FakeServer("vllm", weights, real=True, faults=0.1, kinds=("busy", "garbled")) as server:
+        there = ("--server", server.url, "--tokenizer", "embedded/policy", "--concurrency", 4)
+        arguments = ("label", sampled, "--limit", 3, "--k", 2, "--json", "--max-new-tokens", 60)
+        priced = (*arguments, *there, "--prices", 0.5, 2, "--out", tmp_path / "out")
+        code, out, err = prm(*priced)
+        assert code == 0, err
+        told = json.loads(out)
+        assert told["rollouts"] == told["rollouts_this_time"] > 0
+        assert told["failed_rollouts"] == 0
+        assert server.most_under_way <= 4
+        dollars = (told["prompt_tokens_this_time"] * 0.5 + told["tokens"] * 2) / 1e6
+        assert told["dollars_this_time"] == pytest.approx(dollars, abs=6e-5)
+        records = (tmp_path / "out" / "records.jsonl").read_bytes()
+        assert json.loads(prm(*priced)[1])["rollouts_this_time"] == 0
+        assert (tmp_path / "out" / "records.jsonl").read_bytes() == records
+        sample = ("sample", "--limit", 2, "--samples", 2, "--json", *there)
+        code, out, err = prm(*sample, "--out", tmp_path / "drawn")
+        assert code == 0, err
+        assert json.loads(out)["problems"] == 2
+    code, _, err = prm(*arguments, *there, "--attempts", 1, "--out", tmp_path / "gone")
+    assert code == 1
+    assert "did not answer" in " ".join(err.split()) or "nobody" in err
+    code, _, err = prm(*arguments, "--prices", 1, 1, "--out", tmp_path / "free")
+    assert code == 1
+    assert "prices have no meaning without a server" in " ".join(err.split())

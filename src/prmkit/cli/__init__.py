@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # To the parser a lone "-" is an option.
     tokens = [STANDARD_INPUT if token == "-" else token for token in given]
     as_json = "--json" in tokens
+    # Tries of a request that come to a good end are nobody's concern.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     try:
         command, bound, _ = app.parse_args(tokens)
         code = command(*bound.args, **bound.kwargs)

@@ -25,6 +25,7 @@ from prmkit.records import Record
 if TYPE_CHECKING:
     from prmkit.policies.base import Policy
     from prmkit.policies.openai import Usage
+    from prmkit.policies.wire import Capabilities
 
 Ran = tuple[dict[str, Any], dict[str, Any]]
 """The metrics of a run, and what it drew itself."""
@@ -61,6 +62,10 @@ def here(job: Job, source: Source, others: Others, *, quiet: bool) -> Ran:
         metrics |= _write(labelled, source.sure, others, job)
         kept = kept_in(ledger)
     metrics |= {"rollouts": kept.rollouts, "tokens": kept.tokens}
+    can: Capabilities | None = getattr(worker.policy, "capabilities", None)
+    if can is not None and not can.seed:
+        # What such a server draws cannot be drawn again; what is kept is all there is.
+        metrics["repeatable"] = False
     if budget is not None and budget.ended:
         metrics["not_labelled"] = len(records) - labelled.n_items
         metrics["budget_spent"] = dict(zip(("rollouts", "tokens"), budget.spent, strict=True))

@@ -2,11 +2,12 @@
 
     python recipes/2_label.py OUT [--problems 20] [--samples 2] [--rollouts 8] [--server URL]
 
-Samples solutions of training problems of the embedded world, labels them by rollouts of every prefix
-and by the sequential test, and writes OUT/labelled.jsonl, with what both agree on in OUT/agreed.jsonl.
-Both ask one store, which draws no rollout twice. Since this world has a judge, it also says how many
-first errors each found; with your own problems, put your policy and `judge_by_answer` in their places.
-The completer is the embedded policy, or whatever an OpenAI-compatible server at URL serves.
+Samples solutions of training problems of the embedded world, labels them by rollouts of every
+prefix and by the sequential test, and writes OUT/labelled.jsonl, with what both agree on in
+OUT/agreed.jsonl. Both ask one store, which draws no rollout twice. Since this world has a judge, it
+also says how many first errors each found; with your own problems, put your policy and
+`judge_by_answer` in their places. The completer is the embedded policy, or whatever an
+OpenAI-compatible server at URL serves.
 """
 
 from __future__ import annotations

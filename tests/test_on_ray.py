@@ -1,5 +1,6 @@
 """The engine ray against this process: one Ray for the whole file, two cores, no cluster."""
 
+import json
 import os
 import subprocess
 import sys
@@ -242,3 +243,43 @@ def test_prm_sample_and_evaluate_write_the_same_files(ray, prm, tmp_path):
     assert "metrics.json" in names
     for name in names:
         assert (tmp_path / "e1" / name).read_bytes() == (tmp_path / "e2" / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    from prmkit.cli import main
+
+    folder = tmp_path_factory.mktemp("sampled") / "s"
+    with pytest.raises(SystemExit) as ended:
+        main(f"sample --limit 4 --samples 3 --out {folder} --json".split())
+    assert ended.value.code == 0
+    return folder / "records.jsonl"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("self-consistency", "--votes", 4),
+        pytest.param(("mc", "--kind", "soft"), marks=pytest.mark.slow),
+        pytest.param(("omega", "--searches", 3), marks=pytest.mark.slow),
+    ],
+)
+def test_prm_label_writes_the_same_file(ray, prm, sampled, tmp_path, method):
+    arguments = ("label", sampled, "--k", 2, "--json", "--method", *method, "--out")
+    code, _, err = prm(*arguments, tmp_path / "here")
+    on_ray = ("--engine", "ray", "--actors", 2, "--cpus-per-actor", 0.5, "--batch-size", 5)
+    assert prm(*arguments, tmp_path / "there", *on_ray)[0] == code, err
+    here, there = (tmp_path / name / "records.jsonl" for name in ("here", "there"))
+    assert there.read_bytes() == here.read_bytes()
+    told, far = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("here", "there")
+    )
+    assert far == {k: v for k, v in told.items() if k not in ("rollouts", "tokens")}
+
+
+def test_on_ray_there_is_no_budget(prm, tmp_path):
+    code, _, err = prm(
+        "label", "x.jsonl", "--engine", "ray", "--budget", 10, "--out", tmp_path / "n"
+    )
+    assert code == 1
+    assert "on Ray nobody keeps the books" in " ".join(err.split())

@@ -105,30 +105,6 @@ def test_what_has_no_meaning_is_told_before_any_work(prm, sampled, tmp_path, arg
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        ("self-consistency", "--votes", 4),
-        pytest.param(("mc", "--kind", "soft"), marks=pytest.mark.slow),
-        pytest.param(("omega", "--searches", 3), marks=pytest.mark.slow),
-    ],
-)
-def test_on_ray_it_is_the_same_to_the_byte(prm, sampled, tmp_path, method):
-    arguments = ("label", sampled, "--k", 2, "--json", "--method", *method, "--out")
-    code, _, err = prm(*arguments, tmp_path / "here")
-    ray = ("--engine", "ray", "--actors", 2, "--cpus-per-actor", 0.5, "--batch-size", 5)
-    assert prm(*arguments, tmp_path / "there", *ray)[0] == code, err
-    here, there = (tmp_path / name / "records.jsonl" for name in ("here", "there"))
-    assert there.read_bytes() == here.read_bytes()
-    told = metrics(tmp_path / "here")
-    assert metrics(tmp_path / "there") == {
-        k: v for k, v in told.items() if k not in ("rollouts", "tokens")
-    }
-    code, _, err = prm(*arguments, tmp_path / "no", *ray, "--budget", 10)
-    assert code == 1
-    assert "on Ray nobody keeps the books" in " ".join(err.split())
-
-
 def test_over_a_server(prm, sampled, tmp_path):
     weights = str(WEIGHTS / "policy")
     with FakeServer("vllm", weights, real=True, faults=0.1, kinds=("busy", "garbled")) as server:

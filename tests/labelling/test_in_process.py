@@ -150,6 +150,9 @@ def test_a_budget_is_not_overspent_by_much():
     # Sixteen at a time, of 20 rollouts each; at the end only so many as may still be paid.
     assert 500 - 24 < budget.spent[0] <= 500 < drawn + 24
     assert drawn <= 500 + 24 * 2
+    policy = ScriptedPolicy(coin)
+    assert len(labelled(trajectories(400), Budget(rollouts=50), 64, policy=policy)) == 2
+    assert sum(n for _, n in policy.requests) <= 50 + 24
 
 
 def test_what_buys_nothing_is_refused():

@@ -171,7 +171,9 @@ def test_prm_label_by_a_judge(tmp_path, monkeypatch, prm):
     out = tmp_path / "out"
     file = tmp_path / "s" / "records.jsonl"
     code, _, _ = prm("label", file, "--method", "judge", "--votes", 3, "--out", out)
-    assert code == 0
+    n_open = sum(t.first_error == 0 for t in truth.values())
+    assert n_open > 0
+    assert code == 3
     for record in read_records(out / "records.jsonl"):
         first = truth[record.trajectory.text].first_error
         if first == 0:
@@ -181,5 +183,4 @@ def test_prm_label_by_a_judge(tmp_path, monkeypatch, prm):
             assert isinstance(record.labels, StepLabels)
             assert record.labels.first_error == first
     metrics = json.loads((out / "metrics.json").read_text())
-    n_open = sum(t.first_error == 0 for t in truth.values())
     assert metrics.get("without_labels", 0) == n_open

@@ -158,9 +158,10 @@ def label(
     described |= {k: v for part in parts for k, v in asdict(part).items()}
     # Where a model runs may change; which one it is, the ledger sees to.
     described |= {"policy": job.speaker.policy, "tokenizer": job.speaker.tokenizer}
+    # A model that is not there is told before there is a folder.
+    run = on_ray(job) if job.engine.engine == "ray" else here(job)
     with run_folder(settings.out, described, resume=settings.resume):
-        run = on_ray if job.engine.engine == "ray" else here
-        metrics, told = run(job, source, others, quiet=json)
+        metrics, told = run(source, others, quiet=json)
         write_json(settings.out / "metrics.json", metrics)
     if json:
         print_json({**metrics, **told, "out": str(settings.out)})
@@ -169,8 +170,8 @@ def label(
         say(f"records: {settings.out / 'records.jsonl'}")
     # Searches leave the steps after the first wrong one open; that is no fault.
     missing = metrics["unlabelled_steps"] and not leaves_open(job.method)
-    lacking = missing or metrics.get("failed_rollouts") or metrics.get("not_labelled")
-    return INCOMPLETE if lacking else DONE
+    lacks = ("without_labels", "failed_rollouts", "not_labelled")
+    return INCOMPLETE if missing or any(map(metrics.get, lacks)) else DONE
 
 
 def _with_k(method: MethodSettings, k: int | None) -> MethodSettings:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prmkit.answers import same_answer
 from prmkit.cli.console import Bars, bars
 from prmkit.cli.label import Job, Others, Source, budget_of
-from prmkit.cli.workers import StartLabelling, anywhere, files_of, threads_here
+from prmkit.cli.workers import LabelWorker, StartLabelling, anywhere, files_of, threads_here
 from prmkit.engines import Batches
 from prmkit.evaluation.calibration import calibration
 from prmkit.files import atomic_text
@@ -31,6 +32,13 @@ Ran = tuple[dict[str, Any], dict[str, Any]]
 """The metrics of a run, and what it drew itself."""
 
 
+class Run(Protocol):
+    """Labels what it is given, and writes."""
+
+    def __call__(self, source: Source, others: Others, *, quiet: bool) -> Ran:
+        """The metrics, and what this run drew itself."""
+
+
 def _start(job: Job) -> StartLabelling:
     return StartLabelling(
         speaker=anywhere(job.speaker),
@@ -43,10 +51,14 @@ def _start(job: Job) -> StartLabelling:
     )
 
 
-def here(job: Job, source: Source, others: Others, *, quiet: bool) -> Ran:
-    """Label in this process, from a ledger of rollouts, and write."""
+def here(job: Job) -> Run:
+    """Label in this process; the model is loaded at once."""
+    return partial(_here, job, _start(job)())
+
+
+def _here(job: Job, worker: LabelWorker, source: Source, others: Others, *, quiet: bool) -> Ran:
+    """Label from a ledger of rollouts, and write."""
     records = list(source.records)
-    worker = _start(job)()
     # Whatever the method, the rollouts of a folder are of one policy, drawn in one way.
     about = {**worker.about, **asdict(job.drawing)}
     budget = budget_of(job.settings)
@@ -73,10 +85,16 @@ def here(job: Job, source: Source, others: Others, *, quiet: bool) -> Ran:
     return metrics | labelled.told(job), drawn | bill.told()
 
 
-def on_ray(job: Job, source: Source, others: Others, *, quiet: bool) -> Ran:
-    """The same by actors of Ray, which share no ledger."""
+def on_ray(job: Job) -> Run:
+    """Label by actors of Ray, which share no ledger."""
     from prmkit.on_ray import run_on_ray
 
+    return partial(_on_ray, job, run_on_ray)
+
+
+def _on_ray(
+    job: Job, run_on_ray: Callable[..., Any], source: Source, others: Others, *, quiet: bool
+) -> Ran:
     start, settings = _start(job), job.settings
     with bars(quiet=quiet) as progress:
         done = run_on_ray(

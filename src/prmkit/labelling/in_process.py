@@ -25,6 +25,10 @@ AHEAD = 8
 """Results that wait for an earlier one are held back; of so many windows at most."""
 
 
+EXPENSIVE = (64, 8192)
+"""Rollouts and tokens that an item may cost, as long as none has been paid."""
+
+
 class Progress(NamedTuple):
     """What was done since the last word.
 
@@ -87,9 +91,10 @@ class Budget:
     def room(self, most: int) -> int:
         """How many items may be under way, so that not much more is drawn than it allows."""
         room = most
-        for spent, limit in zip(self.spent, (self.rollouts, self.tokens), strict=True):
-            if limit is not None and spent:
-                mean = spent / self._n_items
+        limits = (self.rollouts, self.tokens)
+        for spent, limit, guess in zip(self.spent, limits, EXPENSIVE, strict=True):
+            if limit is not None:
+                mean = spent / self._n_items if spent else guess
                 room = min(room, math.ceil((limit - spent) / mean))
         return max(room, 1)
 

@@ -2,7 +2,9 @@
 
     paper      arXiv:2505.00212
     data       git ag2ai/Agents_Failure_Attribution (Who&When/*/*.json); Kevin355/Who_and_When
-    licence    MIT in git
+               on the hub
+    revision   59b9fcba1aaed7bbf206b5f4d3c68b8face2f49c of the hub
+    licence    MIT in git, none stated on the hub
 
 Steps are counted from 0 and every entry of the history is one. Every run holds one decisive
 mistake, so a scorer blames the step that it scores lowest. The official evaluator asks whether the
@@ -200,7 +202,7 @@ BENCHMARK = Benchmark(
     about="the decisive mistake of 184 failed runs of several agents: whose it was, and when",
     paper="2505.00212",
     hub="Kevin355/Who_and_When",
-    revision=None,
+    revision="59b9fcba1aaed7bbf206b5f4d3c68b8face2f49c",
     licence="MIT",
     read=read,
     figures=figures,

@@ -1,8 +1,10 @@
 """Rows of published tables against facts that they were not made from."""
 
+import numpy as np
 import pytest
 
 from prmkit.evaluation.benchmarks import BENCHMARKS
+from prmkit.evaluation.classification import macro_f1
 
 MISTAKE = BENCHMARKS["bigbench_mistake"]
 BY_HAND = ("word_sorting", "tracking_shuffled_objects", "logical_deduction", "multistep_arithmetic")
@@ -41,6 +43,31 @@ def test_the_mean_over_tasks_is_that_of_the_table():
 def test_counts_of_mistakes_are_of_all_chains():
     assert sum(content.cases for content in MISTAKE.content.values()) == 2186
     assert sum(content.wrong for content in MISTAKE.content.values()) == 1708
+
+
+# Of 76 right and 83 wrong solutions, and of 646 right and 83 first wrong steps: called so. They
+# were counted in the scores that ReasonEval publishes, without prmkit.
+CALLED_SO = {
+    "ReasonEval-Llemma-34B": ((47, 81), (581, 66)),
+    "Math-Shepherd-Mistral-7B": ((47, 65), (549, 34)),
+}
+
+
+def test_mr_math_rows_are_those_of_the_published_scores():
+    known = BENCHMARKS["mr_math"]
+    n, n_wrong, _ = known.content["invalid"]
+    assert (n - n_wrong, n_wrong) == (76, 83)
+    rows = {row.model: row.figures for row in known.published}
+    assert len(rows) == len(CALLED_SO)
+    for model, counts in CALLED_SO.items():
+        figures = rows[f"{model} (from published scores)"]
+        names = ("solution_macro_f1", "step_macro_f1")
+        for name, n_right, (right, wrong) in zip(names, (76, 646), counts, strict=True):
+            tp, fp, tn, fn = map(np.float64, (right, 83 - wrong, wrong, n_right - right))
+            assert figures[name] == pytest.approx(macro_f1(tp, fp, tn, fn), abs=5.1e-6)
+    # arXiv:2609.22700 has 88.8 for its own model's steps, and 11.3 less for this one's.
+    of_34b = rows["ReasonEval-Llemma-34B (from published scores)"]
+    assert of_34b["step_macro_f1"] == pytest.approx(0.888 - 0.113, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))

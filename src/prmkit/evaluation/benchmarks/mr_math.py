@@ -6,6 +6,8 @@
     revision   37d5d2885182b56fdec3ad3f38770e6b15bd353e of the first (renamed since) and
                c73fd593736792bab94ea53386bd44232c10d332 of the second
     licence    none stated; the redundant part is from PRM800K (MIT)
+    published  two rows of wrong steps, computed from scores that the project publishes; of
+               redundant steps none
 
 Steps are counted from 1 and may have several lines, each with a score in the published results. A
 score that is the threshold itself makes a solution a miss, and a step wrong.
@@ -17,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prmkit.errors import FormatError
-from prmkit.evaluation.benchmarks import critics
+from prmkit.evaluation.benchmarks import critics, published
 from prmkit.evaluation.benchmarks.mr_gsm8k import KEY, correctness
 from prmkit.evaluation.cases import (
     Benchmark,
@@ -165,6 +167,7 @@ BENCHMARK = Benchmark(
     headline="solution_macro_f1",
     judgement=judgement,
     equal="neutral",
+    published=published.MR_MATH,
     content={"invalid": Content(159, 83)},
     perfect=("solution_macro_f1", "step_macro_f1", "solution_auc", "step_auc"),
     floor={"solution_auc": 0.5, "step_auc": 0.5},

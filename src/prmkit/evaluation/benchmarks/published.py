@@ -242,3 +242,28 @@ ReasonEval-Llemma-34B | 79.569 77.545
 Math-Shepherd-Mistral-7B | 70.056 60.020
 """
 MR_MATH = _mr_math()
+
+
+def _who_and_when() -> tuple[Published, ...]:
+    """Accuracies of agents and of steps, of logs by algorithms and by hand."""
+    names = ("containing/agent_accuracy", "containing/step_accuracy")
+    rows = []
+    for model, cells in _rows(_WHO_AND_WHEN):
+        figures: dict[str, float] = {}
+        for split, cell in zip(("algorithm_generated", "hand_crafted"), cells, strict=True):
+            figures |= zip((f"{split}/{name}" for name in names), _percent(cell), strict=True)
+        rows.append(Published(model, figures))
+    return tuple(rows)
+
+
+# arXiv:2505.00212, Table 1; "told" where the judge is given the right answer.
+_WHO_AND_WHEN = """
+random | 29.10 19.06 | 12.00 4.16
+GPT-4o, all at once, told | 54.33 12.50 | 55.17 5.26
+GPT-4o, all at once | 51.12 13.53 | 53.44 3.51
+GPT-4o, step by step, told | 35.20 25.51 | 34.48 7.02
+GPT-4o, step by step | 26.02 15.31 | 32.75 8.77
+GPT-4o, binary search, told | 44.13 23.98 | 51.72 6.90
+GPT-4o, binary search | 30.11 16.59 | 36.21 6.90
+"""
+WHO_AND_WHEN = _who_and_when()

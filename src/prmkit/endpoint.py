@@ -169,6 +169,11 @@ class Endpoint:
         found: str = self._ask("GET", route, {}, lambda answer: answer.text)
         return found
 
+    def get_bytes(self, route: str) -> bytes:
+        """The bytes that a route answers to a GET; raises as `post` does."""
+        found: bytes = self._ask("GET", route, {}, lambda answer: answer.content)
+        return found
+
     def _ask(
         self,
         method: str,

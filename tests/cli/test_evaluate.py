@@ -289,7 +289,8 @@ def test_not_scored_is_told_and_code_3(prm, tmp_path, data):
     [
         (["no_such"], "no benchmark is called 'no_such'"),
         (["processbench"], "--data"),
-        (["mr_math"], "no data set on the Hugging Face hub"),
+        (["best_of_n"], "no public data: give files with --data"),
+        (["best_of_n", "--revision", "x"], "elsewhere"),
         (["processbench", "--data", "DATA"], "there is no judge"),
         (["processbench", "--data", "DATA", "--limit", "0"], "limit is 0"),
         (["processbench", "--data", "DATA", "--shard", "2/2"], "write i/n with i from 0"),

@@ -199,6 +199,8 @@ def _list(as_json: bool) -> int:
                     "about": known.about,
                     "paper": known.paper,
                     "hub": known.hub,
+                    "git": known.git,
+                    "revision": known.revision,
                     "licence": known.licence,
                     "published_rows": len(known.published),
                 }
@@ -214,10 +216,9 @@ def _checked(
 ) -> list[str] | None:
     """Refuse what cannot be done before any work; the training problems, where they are given."""
     check_settings(benchmark, measured)
-    if settings.revision is not None and (settings.data is not None or benchmark.hub is None):
-        raise InvalidSetting(
-            "--revision is of a data set on the Hugging Face hub, and the data come from elsewhere"
-        )
+    is_fetched = settings.data is None and (benchmark.hub or benchmark.git) is not None
+    if settings.revision is not None and not is_fetched:
+        raise InvalidSetting("--revision is of data that are fetched; these come from elsewhere")
     if settings.hub_results and benchmark.hub is None:
         raise InvalidSetting(
             f"{benchmark.title} has no data set on the Hugging Face hub, which --hub-results names"
@@ -249,11 +250,8 @@ def _cases(
     elif benchmark.make is not None:
         cases = benchmark.make(settings.limit)
     else:
-        if benchmark.hub is None:
-            raise InvalidSetting(
-                f"{benchmark.title} has no data set on the Hugging Face hub: give its files with "
-                "--data"
-            )
+        if (benchmark.hub or benchmark.git) is None:
+            raise InvalidSetting(f"{benchmark.title} has no public data: give files with --data")
         # The data are put into the folder itself.
         claim_folder(out, described)
         folder = hub.fetch(benchmark, out / "data", settings.revision)

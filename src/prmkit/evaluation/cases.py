@@ -61,6 +61,18 @@ class Content(NamedTuple):
     digest: str | None = None
 
 
+class DataFile(NamedTuple):
+    """A file of a git repository.
+
+    Attributes:
+        path: in the repository.
+        sha256: of its bytes at the benchmark's revision; None where they were never at hand.
+    """
+
+    path: str
+    sha256: str | None = None
+
+
 class Published(NamedTuple):
     """A row of a published table.
 
@@ -131,8 +143,8 @@ class Benchmark:
         about: one line for the help.
         paper: arXiv id, or where it is described.
         hub: id of its data set on the Hugging Face hub, where there is one.
-        revision: of that data set; None where none could be verified, and the content check
-            alone tells.
+        revision: the commit of that data set or repository, as 40 hex digits; None only where
+            nothing is fetched.
         licence: of the data, as published.
         read: the cases of local files, in order.
         figures: what one judge says of the cases, by the protocol and `equal`, to figures.
@@ -155,6 +167,9 @@ class Benchmark:
         takes: what its protocol has, of ``verdicts`` (by thresholds), ``redundancy``, ``splits`` (a
             threshold may be tuned on one) and ``picks`` (N samples of a problem).
         keeps_unscored: whether cases that are not scored still count in its main figures.
+        git: ``owner/name`` of the GitHub repository that its data are fetched from, where the hub
+            has none.
+        files: of that repository, with the data.
         columns: of the names of its figures, those that a table shows; by default the first six.
         scale: of a table's numbers: 100 for percent.
         digits: after the point of a table's numbers.
@@ -184,6 +199,8 @@ class Benchmark:
     make: Callable[[int | None], list[Case]] | None = None
     takes: frozenset[str] = frozenset({"verdicts"})
     keeps_unscored: bool = False
+    git: str | None = None
+    files: tuple[DataFile, ...] = ()
     columns: Callable[[Sequence[str]], list[str]] | None = None
     scale: float = 100.0
     digits: int = 1

@@ -160,6 +160,7 @@ class Evaluation(NamedTuple):
             "paper": known.paper,
             "data": {
                 "hub": known.hub,
+                "git": known.git,
                 "revision": known.revision,
                 "licence": known.licence,
                 "cases": len(self.cases),

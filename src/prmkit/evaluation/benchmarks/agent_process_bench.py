@@ -2,6 +2,7 @@
 
     paper      arXiv:2603.14465
     data       git RUCBM/AgentProcessBench (data/); LulaCola/AgentProcessBench on the hub
+    revision   cd81f326aece8b0a3f6359e20df370690d3a98bf of the hub
     licence    MIT on the hub, none stated in git; for evaluation
     published  Table 3 of the paper
 
@@ -234,7 +235,7 @@ BENCHMARK = Benchmark(
     about="8,509 labelled turns of 1,000 trajectories of tool-using agents",
     paper="2603.14465",
     hub="LulaCola/AgentProcessBench",
-    revision=None,
+    revision="cd81f326aece8b0a3f6359e20df370690d3a98bf",
     licence="MIT on the hub",
     read=read,
     figures=figures,

@@ -2,10 +2,14 @@
 
     paper      arXiv:2311.08516
     data       git WHGTyen/BIG-Bench-Mistake (*.jsonl)
+    revision   90084fd567ae952cd021e465b78f0f368442230d
     licence    Apache-2.0
+    published  Tables 4 and 9 of the paper (counts of mistakes: Table 2)
 
 The index of the mistake is 0-based, null where there is none. Accuracy is over all chains of a
 task: the place is named exactly, or none is where there is none. It says nothing of the answer.
+The published rows of Dyck languages are of a part of the chains (592, or 300 for GPT-4-Turbo and
+for GPT-4 step by step), and one printed mean over tasks, PaLM 2's 17.09, is not that of its cells.
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from prmkit.errors import FormatError
+from prmkit.evaluation.benchmarks import published
 from prmkit.evaluation.cases import (
     Benchmark,
     Case,
     Content,
+    DataFile,
     Figures,
     Protocol,
     data_files,
@@ -95,16 +101,19 @@ BENCHMARK = Benchmark(
     about="the first mistake of 2,186 chains of thought in five tasks that are not mathematics",
     paper="2311.08516",
     hub=None,
-    revision=None,
+    git="WHGTyen/BIG-Bench-Mistake",
+    files=tuple(DataFile(f"{task}.jsonl") for task in TASKS),
+    revision="90084fd567ae952cd021e465b78f0f368442230d",
     licence="Apache-2.0",
     read=read,
     figures=figures,
     headline="accuracy",
+    published=published.BIGBENCH_MISTAKE,
     content={
-        "word_sorting": Content(300),
-        "tracking_shuffled_objects": Content(300),
-        "logical_deduction": Content(300),
-        "multistep_arithmetic": Content(300),
-        "dyck_languages": Content(986),
+        "word_sorting": Content(300, 266),
+        "tracking_shuffled_objects": Content(300, 260),
+        "logical_deduction": Content(300, 294),
+        "multistep_arithmetic": Content(300, 238),
+        "dyck_languages": Content(986, 650),
     },
 )

@@ -2,6 +2,7 @@
 
     paper      arXiv:2406.13975
     data       git dvlab-research/Mr-Ben (data/*.json); Randolphzeng/Mr-Ben on the hub
+    revision   f6217b8856a6d2f36c5ec426be8b623f9733fa9c of the hub
     licence    MIT
 
 The data hold lines, and count the steps that are printed in them ("Step 3: …"): blank lines are
@@ -200,7 +201,7 @@ BENCHMARK = Benchmark(
     about="5,975 solutions in seven subjects, of which the first wrong step is known",
     paper="2406.13975",
     hub="Randolphzeng/Mr-Ben",
-    revision=None,
+    revision="f6217b8856a6d2f36c5ec426be8b623f9733fa9c",
     licence="MIT",
     read=read,
     figures=figures,

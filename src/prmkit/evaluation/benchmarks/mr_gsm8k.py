@@ -2,6 +2,7 @@
 
     paper      arXiv:2312.17080
     data       git dvlab-research/MR-GSM8K (dataset/MR-GSM8K.json); Randolphzeng/Mr-GSM8K on the hub
+    revision   bf2e0ed70d5cd29ec521ba07265986d73680b660 of the hub
     licence    Apache-2.0 on the hub
     published  the project's README
 
@@ -137,7 +138,7 @@ BENCHMARK = Benchmark(
     about="3,000 solutions of original, reversed and program-like GSM8K questions",
     paper="2312.17080",
     hub="Randolphzeng/Mr-GSM8K",
-    revision=None,
+    revision="bf2e0ed70d5cd29ec521ba07265986d73680b660",
     licence="Apache-2.0",
     read=read,
     figures=figures,

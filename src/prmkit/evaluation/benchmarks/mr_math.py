@@ -1,9 +1,13 @@
 """MR-MATH, of ReasonEval: wrong steps of solutions with right answers, and redundant steps.
 
     paper      arXiv:2404.05692
-    data       git GAIR-NLP/ReasonEval: dataset/mr-math_invalid_errors.json (159 solutions) and
+    data       git GAIR-NLP/ReasonEval: dataset/MR-MATH_invalid_errors.json (159 solutions) and
                dataset/mr-math_redundant_errors.json (300)
+    revision   37d5d2885182b56fdec3ad3f38770e6b15bd353e of the first (renamed since) and
+               c73fd593736792bab94ea53386bd44232c10d332 of the second
     licence    none stated; the redundant part is from PRM800K (MIT)
+    published  two rows of wrong steps, computed from scores that the project publishes; of
+               redundant steps none
 
 Steps are counted from 1 and may have several lines, each with a score in the published results. A
 score that is the threshold itself makes a solution a miss, and a step wrong.
@@ -15,12 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prmkit.errors import FormatError
-from prmkit.evaluation.benchmarks import critics
+from prmkit.evaluation.benchmarks import critics, published
 from prmkit.evaluation.benchmarks.mr_gsm8k import KEY, correctness
 from prmkit.evaluation.cases import (
     Benchmark,
     Case,
     Content,
+    DataFile,
     Figures,
     Given,
     Protocol,
@@ -57,7 +62,8 @@ def _named(path: Path, part: str) -> list[Path]:
     files = data_files(path)
     if path.is_file():
         return files
-    kept = [f for f in files if part in f.name.lower() and "eval_results" not in str(f).lower()]
+    names = [(f, str(f.relative_to(path)).lower()) for f in files]
+    kept = [f for f, name in names if part in f.name.lower() and "eval_results" not in name]
     if not kept:
         raise FormatError(f"no file there has {part!r} in its name", path)
     return kept
@@ -152,13 +158,16 @@ BENCHMARK = Benchmark(
     about="159 MATH solutions with right answers, of which 83 have a wrong step",
     paper="2404.05692",
     hub=None,
-    revision=None,
+    git="GAIR-NLP/ReasonEval",
+    files=(DataFile("dataset/MR-MATH_invalid_errors.json"),),
+    revision="37d5d2885182b56fdec3ad3f38770e6b15bd353e",
     licence="none stated",
     read=read_invalid,
     figures=invalid_figures,
     headline="solution_macro_f1",
     judgement=judgement,
     equal="neutral",
+    published=published.MR_MATH,
     content={"invalid": Content(159, 83)},
     perfect=("solution_macro_f1", "step_macro_f1", "solution_auc", "step_auc"),
     floor={"solution_auc": 0.5, "step_auc": 0.5},
@@ -170,7 +179,9 @@ REDUNDANT = Benchmark(
     about="300 MATH solutions, of which 150 have a redundant step",
     paper="2404.05692",
     hub=None,
-    revision=None,
+    git="GAIR-NLP/ReasonEval",
+    files=(DataFile("dataset/mr-math_redundant_errors.json"),),
+    revision="c73fd593736792bab94ea53386bd44232c10d332",
     licence="MIT (from PRM800K)",
     read=read_redundant,
     figures=redundant_figures,

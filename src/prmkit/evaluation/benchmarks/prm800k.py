@@ -1,7 +1,8 @@
 """PRM800K: human ratings of steps of held-out trajectories.
 
     paper      arXiv:2305.20050
-    data       git openai/prm800k (data/phase1_test.jsonl, data/phase2_test.jsonl)
+    data       git openai/prm800k (prm800k/data/phase1_test.jsonl, phase2_test.jsonl)
+    revision   00811d6de065642a6967b9017d4cee59550c0ef4
     licence    MIT
 
 Right are steps rated 1 and 0, wrong those rated -1, as everywhere in the field. Two views:
@@ -20,6 +21,7 @@ from prmkit.evaluation.cases import (
     Benchmark,
     Case,
     Content,
+    DataFile,
     Figures,
     Protocol,
     data_files,
@@ -30,6 +32,18 @@ from prmkit.evaluation.judgements import RIGHT, Verdict
 from prmkit.evaluation.statistics import Statistic, Sums
 from prmkit.formats import prm800k
 from prmkit.formats.base import ReadSettings, Row
+
+FILES = (
+    DataFile(
+        "prm800k/data/phase1_test.jsonl",
+        "f4b3bc5b095e45c816453dc4d748b755c680d61d55f9895d929a335b487c727d",
+    ),
+    DataFile(
+        "prm800k/data/phase2_test.jsonl",
+        "6b172efa884ac8341a946dd82e06947c135b7254109fb3f7aa907c715d98aaad",
+    ),
+)
+"""With the digests that the pointers in git tell."""
 
 
 def read(path: Path, view: str) -> list[Case]:
@@ -102,7 +116,9 @@ def _benchmark(name: str, view: str, about: str, content: dict[str, Content]) ->
         about=about,
         paper="2305.20050",
         hub=None,
-        revision=None,
+        git="openai/prm800k",
+        files=FILES,
+        revision="00811d6de065642a6967b9017d4cee59550c0ef4",
         licence="MIT",
         read=partial(read, view=view),
         figures=figures,

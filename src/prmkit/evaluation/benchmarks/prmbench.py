@@ -2,6 +2,7 @@
 
     paper      arXiv:2501.03124
     data       hitsmy/PRMBench_Preview on the hub
+    revision   5cc7683d0ae5797f84d7aeac0607966f277c39e1
     licence    Apache-2.0
     published  the project's notebook form_latex_strs.ipynb
 
@@ -287,7 +288,7 @@ BENCHMARK = Benchmark(
     about="every step of 6,211 solutions with nine kinds of errors put in",
     paper="2501.03124",
     hub="hitsmy/PRMBench_Preview",
-    revision=None,
+    revision="5cc7683d0ae5797f84d7aeac0607966f277c39e1",
     licence="Apache-2.0",
     read=read,
     figures=figures,

@@ -1,9 +1,13 @@
 """ProcessBench: find the first wrong step of 3,400 solutions of four data sets.
 
-paper      arXiv:2412.06559
-data       Qwen/ProcessBench on the hub; git QwenLM/ProcessBench, commit 2f2fd8a
-licence    none stated in git
-published  Tables 3, 6 and 8 of the paper; GenPRM, arXiv:2504.00891, Table 6; R-PRM's README
+    paper      arXiv:2412.06559
+    data       Qwen/ProcessBench on the hub; git QwenLM/ProcessBench, commit 2f2fd8a
+    revision   84129ea839d654553ba3065b823af01d9e36be46, with the files of git
+    licence    Apache-2.0 on the hub, none stated in git; for evaluation
+    published  Tables 3, 6 and 8 of the paper; GenPRM, arXiv:2504.00891, Table 6; R-PRM's README
+
+The next commit on the hub, 3bdcd5371ed567559a78f559c01c13a6deee7604 of 27 December 2024, mends an
+annotation of MATH: ``--revision`` takes it, and the content check then tells that it differs.
 """
 
 from __future__ import annotations
@@ -223,8 +227,8 @@ BENCHMARK = Benchmark(
     about="the first wrong step of 3,400 solutions of GSM8K, MATH, OlympiadBench and Omni-MATH",
     paper="2412.06559",
     hub="Qwen/ProcessBench",
-    revision=None,
-    licence="none stated in git; for evaluation",
+    revision="84129ea839d654553ba3065b823af01d9e36be46",
+    licence="Apache-2.0 on the hub, none stated in git; for evaluation",
     read=read,
     figures=figures,
     headline="f1",

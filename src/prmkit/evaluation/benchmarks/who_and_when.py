@@ -2,7 +2,10 @@
 
     paper      arXiv:2505.00212
     data       git ag2ai/Agents_Failure_Attribution (Who&When/*/*.json); Kevin355/Who_and_When
-    licence    MIT in git
+               on the hub
+    revision   59b9fcba1aaed7bbf206b5f4d3c68b8face2f49c of the hub
+    licence    MIT in git, none stated on the hub
+    published  Table 1 of the paper, by part
 
 Steps are counted from 0 and every entry of the history is one. Every run holds one decisive
 mistake, so a scorer blames the step that it scores lowest. The official evaluator asks whether the
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prmkit.errors import FormatError
+from prmkit.evaluation.benchmarks import published
 from prmkit.evaluation.cases import (
     Benchmark,
     Case,
@@ -200,7 +204,7 @@ BENCHMARK = Benchmark(
     about="the decisive mistake of 184 failed runs of several agents: whose it was, and when",
     paper="2505.00212",
     hub="Kevin355/Who_and_When",
-    revision=None,
+    revision="59b9fcba1aaed7bbf206b5f4d3c68b8face2f49c",
     licence="MIT",
     read=read,
     figures=figures,
@@ -208,7 +212,20 @@ BENCHMARK = Benchmark(
     judgement=judgement,
     read_log=read_log,
     content={ALGORITHM: Content(126, 126), HAND: Content(58, 58)},
+    published=published.WHO_AND_WHEN,
     gold=_gold,
     keeps_unscored=True,
     perfect=("agent_accuracy", "step_accuracy"),
+    columns=lambda names: [
+        n
+        for n in (
+            *("agent_accuracy", "step_accuracy"),
+            *(
+                f"{part}/containing/{what}_accuracy"
+                for part in (ALGORITHM, HAND)
+                for what in ("agent", "step")
+            ),
+        )
+        if n in names
+    ],
 )

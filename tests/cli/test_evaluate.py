@@ -532,3 +532,18 @@ def test_no_network_is_told(prm, tmp_path, monkeypatch):
     assert code == 1
     assert "cannot be fetched (ConnectionError: no route)" in err
     assert "--data" in err
+
+
+def test_data_that_cannot_be_fetched_leave_no_folder(prm, tmp_path, monkeypatch):
+    from prmkit.errors import NothingToMeasure
+    from prmkit.evaluation import hub
+
+    def offline(benchmark, folder, revision):
+        (folder / "half").mkdir(parents=True)
+        raise NothingToMeasure("there is no network")
+
+    monkeypatch.setattr(hub, "fetch", offline)
+    code, _, err = prm("evaluate", "bigbench_mistake", "--scores", "x", "--out", tmp_path / "out")
+    assert code == 1
+    assert "there is no network" in err
+    assert not (tmp_path / "out").exists()

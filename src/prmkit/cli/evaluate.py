@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import count
@@ -16,7 +17,13 @@ from prmkit.cli import console
 from prmkit.cli.judging import Judging, JudgingHere, counting, judging
 from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
 from prmkit.engines import EngineSettings
-from prmkit.errors import FormatError, InvalidSetting, NothingToMeasure, UnknownName
+from prmkit.errors import (
+    FormatError,
+    InvalidSetting,
+    NothingToMeasure,
+    PrmkitError,
+    UnknownName,
+)
 from prmkit.evaluation import hub
 from prmkit.evaluation.benchmarks import BENCHMARKS
 from prmkit.evaluation.cases import (
@@ -56,7 +63,8 @@ class EvaluateSettings:
 
     Attributes:
         benchmark: its name; without one they are listed.
-        data: a file or folder with its data as published; by default from the Hugging Face hub.
+        data: a file or folder with its data as published; by default fetched from the Hugging Face
+            hub or GitHub, at a pinned commit.
         scores: a file or folder with scores or verdicts, instead of running a model; give it
             once per file.
         out: the run folder; by default runs/evaluate-BENCHMARK.
@@ -68,7 +76,7 @@ class EvaluateSettings:
             tell how often the verdict changes.
         training: problems that the model was trained on, in any format that prm convert reads;
             the figures are given again without those of the benchmark among them.
-        revision: of the data set on the hub.
+        revision: another commit of the data than the pinned one.
         hub_results: also write the figures in the hub's form of evaluation results.
     """
 
@@ -252,9 +260,15 @@ def _cases(
     else:
         if (benchmark.hub or benchmark.git) is None:
             raise InvalidSetting(f"{benchmark.title} has no public data: give files with --data")
-        # The data are put into the folder itself.
+        # The data are put into the folder itself; what cannot be fetched leaves none behind.
+        is_new = not out.exists()
         claim_folder(out, described)
-        folder = hub.fetch(benchmark, out / "data", settings.revision)
+        try:
+            folder = hub.fetch(benchmark, out / "data", settings.revision)
+        except PrmkitError:
+            if is_new:
+                shutil.rmtree(out)
+            raise
         cases, source["revision"] = benchmark.read(folder), hub.fetched_revision(folder)
     return cases, source
 

@@ -4,6 +4,7 @@
     data       git dvlab-research/Mr-Ben (data/*.json); Randolphzeng/Mr-Ben on the hub
     revision   f6217b8856a6d2f36c5ec426be8b623f9733fa9c of the hub
     licence    MIT
+    published  none: no table of the paper was to be had
 
 The data hold lines, and count the steps that are printed in them ("Step 3: …"): blank lines are
 dropped and lines without a number belong to the step above them. Solutions of the subject coding

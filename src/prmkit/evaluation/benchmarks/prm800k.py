@@ -4,6 +4,7 @@
     data       git openai/prm800k (prm800k/data/phase1_test.jsonl, phase2_test.jsonl)
     revision   00811d6de065642a6967b9017d4cee59550c0ef4
     licence    MIT
+    published  none that compares: the paper measures best-of-N
 
 Right are steps rated 1 and 0, wrong those rated -1, as everywhere in the field. Two views:
 ``prm800k`` follows the chosen steps; ``prm800k_completions`` has a case for every rated completion

@@ -5,33 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from test_formats import ROWS
 
 from prmkit.formats import read_records, write_records
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 
-ROW = {
-    "labeler": "x",
-    "question": {"problem": "1+1?", "ground_truth_answer": "2"},
-    "label": {
-        "steps": [
-            {
-                "completions": [
-                    {"text": "Add.", "rating": 1, "flagged": False},
-                    {"text": "Guess.", "rating": 0},
-                ],
-                "human_completion": None,
-                "chosen_completion": 0,
-            },
-            {
-                "completions": [{"text": "It is 3.", "rating": -1}],
-                "human_completion": {"text": "2\n\n# Answer\n\n2", "rating": None},
-                "chosen_completion": None,
-            },
-        ],
-        "total_time": 7,
-        "finish_reason": "solution",
-    },
-}
+ROW = ROWS["prm800k"]
 
 
 def put(path, row):

@@ -165,7 +165,7 @@ def killing(tmp_path: Path, peaceful: Work, work: Work, kills: int, seed: int) -
 
 
 def test_a_run_that_is_killed_again_and_again(tmp_path):
-    killing(tmp_path, Work(40), Work(40), 20, 1)
+    killing(tmp_path, Work(40), Work(40), 8, 1)
 
 
 @pytest.mark.slow

@@ -1,62 +1,91 @@
-"""Labelled records to what a model is trained on: token ids, positions, targets."""
+"""Labelled records to what a model is trained on: token ids, positions, targets.
+
+Records are rendered by the family that will score them, so that ids and positions at training are
+those at scoring by construction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord
-from prmkit.records import Record
-from prmkit.scorers.families.base import Discriminative
+from prmkit.ledger import content_digest
+from prmkit.records import Record, StepLabels
+from prmkit.scorers.families.base import Discriminative, Rendered
+
+Weighting = Literal["none", "certainty"]
 
 
 class Example(NamedTuple):
-    """One training row.
+    """One training row: a sequence with what is to be read of it.
 
     Attributes:
         ids: [T] token ids, rendered as the scorer of the same family renders them.
         positions: [L] where the head is read: the ends of the labelled steps.
-        targets: [L] in [0, 1]: the probability that the step is right.
+        targets: [L] in [0, 1]: the probability that the step is right; or of ratings -1, 0, 1.
+        weights: [L] how much each label counts.
+        solution: which record it is of; rows of one solution have the same number.
+        problem: what records of one problem have in common.
     """
 
     ids: list[int]
     positions: list[int]
     targets: list[float]
+    weights: list[float]
+    solution: int = 0
+    problem: str = ""
 
 
-class Dropped(NamedTuple):
-    """Records that give no example, and why."""
+@dataclass(frozen=True)
+class Dropped:
+    """What is not trained on, and why.
 
-    unlabelled: int
-    too_long: int
+    Attributes:
+        unlabelled: records without a labelled step.
+        too_long: records of which not even the first labelled step fits.
+        cut: records that lost their last steps, whole ones.
+        cut_labels: labelled steps lost so.
+    """
+
+    unlabelled: int = 0
+    too_long: int = 0
+    cut: int = 0
+    cut_labels: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.unlabelled, self.too_long, self.cut))
 
 
-def make_example(record: Record, family: Discriminative, tokenizer: Tokenizer) -> Example:
-    """The example of a labelled record; steps without a label are read but not trained on.
+def labels_for(record: Record, kind: Literal["shares", "ratings"]) -> StepLabels:
+    """The labels of a record, of the kind that a head is trained on.
+
+    Args:
+        record: with labels.
+        kind: shares in [0, 1], of hard and soft labels; or ratings -1, 0, 1.
 
     Raises:
-        InvalidRecord: if the record has no labels, or human ratings, which need a label policy.
+        InvalidRecord: if there are none, or they are of another kind.
     """
-    labels = record.labels
+    labels, who = record.labels, record.trajectory.problem.id
     if labels is None:
         raise InvalidRecord(
-            f"the record of problem {record.trajectory.problem.id!r} has no labels; "
-            "label it first (`prm label`)"
+            f"the record of problem {who!r} has no labels; label it first (`prm label`)"
         )
-    if labels.kind == "human":
+    if kind == "shares" and labels.kind == "human":
         raise InvalidRecord(
-            f"the record of problem {record.trajectory.problem.id!r} has human ratings "
-            "(-1, 0, 1); decide what a neutral one means first "
-            "(`prm convert --neutral positive|negative|drop`)"
+            f"the record of problem {who!r} has human ratings (-1, 0, 1); decide what a neutral "
+            "one means first (`--neutral positive|negative|drop`), or train three classes "
+            "(`--kind classes`)"
         )
-    rendered = family.render(record.trajectory, tokenizer)
-    kept = [
-        (position, value)
-        for position, value in zip(rendered.positions, labels.values, strict=True)
-        if value is not None
-    ]
-    return Example(rendered.ids, [p for p, _ in kept], [v for _, v in kept])
+    if kind == "ratings" and labels.kind != "human":
+        raise InvalidRecord(
+            f"the record of problem {who!r} has {labels.kind} labels, and three classes are "
+            "trained on human ratings (-1, 0, 1); train two classes (`--kind step`)"
+        )
+    return labels
 
 
 def make_examples(
@@ -64,20 +93,71 @@ def make_examples(
     family: Discriminative,
     tokenizer: Tokenizer,
     max_tokens: int | None,
+    *,
+    kind: Literal["shares", "ratings"] = "shares",
+    weighting: Weighting = "none",
+    last_only: bool = False,
 ) -> tuple[list[Example], Dropped]:
-    """The examples of labelled records, and how many records gave none.
+    """The examples of labelled records, and what was dropped.
 
-    A record longer than `max_tokens` is left out whole and counted: cutting it would train on a
-    question or on steps that the model does not see.
+    A record longer than `max_tokens` loses its last steps, whole ones: a model is never trained on
+    a step that it does not see to its end, nor on a label without its step.
+
+    Args:
+        records: with labels.
+        family: how the model reads.
+        tokenizer: the model's.
+        max_tokens: of one sequence; None for no limit.
+        kind: see `labels_for`.
+        weighting: whether a label counts by its certainty.
+        last_only: train on the last labelled step alone, as an outcome reward model.
     """
-    examples = []
-    unlabelled = too_long = 0
-    for record in records:
-        example = make_example(record, family, tokenizer)
-        if not example.targets:
-            unlabelled += 1
-        elif max_tokens is not None and len(example.ids) > max_tokens:
-            too_long += 1
-        else:
-            examples.append(example)
-    return examples, Dropped(unlabelled, too_long)
+    examples: list[Example] = []
+    counts = dict.fromkeys(("unlabelled", "too_long", "cut", "cut_labels"), 0)
+    for number, record in enumerate(records):
+        labels = labels_for(record, kind)
+        wanted = [i for i, value in enumerate(labels.values) if value is not None]
+        wanted = wanted[-1:] if last_only else wanted
+        if not wanted:
+            counts["unlabelled"] += 1
+            continue
+        rendered = family.render(record.trajectory, tokenizer)
+        kept = [i for i in wanted if max_tokens is None or _length(rendered, i) <= max_tokens]
+        if not kept:
+            counts["too_long"] += 1
+            continue
+        counts["cut"] += len(kept) < len(wanted)
+        counts["cut_labels"] += len(wanted) - len(kept)
+        examples += _rows(record, rendered, kept, labels, weighting, number)
+    return examples, Dropped(**counts)
+
+
+def _length(rendered: Rendered, step: int) -> int:
+    """Tokens up to where a step is read."""
+    behind = len(rendered.ends[step]) if rendered.ends else 0
+    return rendered.positions[step] + 1 + behind
+
+
+def _rows(
+    record: Record,
+    rendered: Rendered,
+    steps: Sequence[int],
+    labels: StepLabels,
+    weighting: Weighting,
+    number: int,
+) -> list[Example]:
+    values = [float(labels.values[i] or 0.0) for i in steps]
+    sure = labels.certainty if weighting == "certainty" else None
+    weights = [1.0 if sure is None or sure[i] is None else float(sure[i] or 0.0) for i in steps]
+    problem = content_digest(record.trajectory.problem)
+    if not rendered.ends:
+        # What comes behind the last label plays no part.
+        last = rendered.positions[steps[-1]]
+        positions = [rendered.positions[i] for i in steps]
+        return [Example(rendered.ids[: last + 1], positions, values, weights, number, problem)]
+    rows = []
+    for i, value, weight in zip(steps, values, weights, strict=True):
+        # Read behind an end of its own: a sequence for each step, which share their beginning.
+        ids = rendered.ids[: rendered.positions[i] + 1] + list(rendered.ends[i])
+        rows.append(Example(ids, [len(ids) - 1], [value], [weight], number, problem))
+    return rows

@@ -10,10 +10,11 @@ in the steps, and not in how hard the problem is. Steps hold solutions of like l
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prmkit.settings import at_least
 from prmkit.training.targets import Example
 
 _SORTED = 32
@@ -36,6 +37,9 @@ class BatchSettings:
     pass_tokens: int = 4096
     group: int = 8
     share: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(1, batch_size=self.batch_size, pass_tokens=self.pass_tokens, group=self.group)
 
 
 class StepPlan(NamedTuple):
@@ -61,6 +65,7 @@ def plan_steps(
     *,
     world: int = 1,
     seed: int = 0,
+    together: bool = False,
 ) -> list[StepPlan]:
     """The steps of a run, epoch after epoch.
 
@@ -70,6 +75,8 @@ def plan_steps(
         settings: see `BatchSettings`.
         world: processes.
         seed: of the order.
+        together: whether what a step has of one problem must go through the model in one pass, as
+            losses of pairs need it.
     """
     solutions: dict[int, list[int]] = {}
     for i, example in enumerate(examples):
@@ -80,7 +87,8 @@ def plan_steps(
     while len(steps) < n_steps:
         rng = random.Random(f"{seed}/{epoch}")
         for chosen in _epoch(examples, rows, settings, rng)[: n_steps - len(steps)]:
-            steps.append(_cut([i for s in chosen for i in rows[s]], examples, settings, world))
+            numbers = [i for s in chosen for i in rows[s]]
+            steps.append(_cut(numbers, examples, settings, world, together))
         epoch += 1
     return steps
 
@@ -153,34 +161,42 @@ def _length(examples: Sequence[Example], rows: Sequence[int]) -> int:
 
 
 def _cut(
-    chosen: Sequence[int], examples: Sequence[Example], settings: BatchSettings, world: int
+    chosen: Sequence[int],
+    examples: Sequence[Example],
+    settings: BatchSettings,
+    world: int,
+    together: bool,
 ) -> StepPlan:
     """Deal a step's examples to processes, and cut each share into passes."""
-    tokens: Callable[[int], int] = lambda i: len(examples[i].ids)  # noqa: E731
-    loads = [0] * world
-    shares: list[list[int]] = [[] for _ in range(world)]
     # Neighbours share beginnings: a problem's solutions stay with one process where that is fair.
     ordered = sorted(chosen, key=lambda i: (examples[i].problem, examples[i].ids))
-    fair = sum(map(tokens, ordered)) / world
-    rank = 0
+    units: list[list[int]] = []
     for i in ordered:
-        if rank < world - 1 and loads[rank] + tokens(i) / 2 > fair:
+        if together and units and examples[units[-1][0]].problem == examples[i].problem:
+            units[-1].append(i)
+        else:
+            units.append([i])
+    sizes = [sum(len(examples[i].ids) for i in unit) for unit in units]
+    fair, rank, load = sum(sizes) / world, 0, 0
+    shares: list[list[tuple[list[int], int]]] = [[] for _ in range(world)]
+    for unit, size in zip(units, sizes, strict=True):
+        if rank < world - 1 and load + size / 2 > fair * (rank + 1):
             rank += 1
-        shares[rank].append(i)
-        loads[rank] += tokens(i)
-    passes = [_passes(share, tokens, settings.pass_tokens) for share in shares]
+        shares[rank].append((unit, size))
+        load += size
+    passes = [_passes(share, settings.pass_tokens) for share in shares]
     most = max(map(len, passes))
     return StepPlan([[*of_one, *[[]] * (most - len(of_one))] for of_one in passes])
 
 
-def _passes(share: Sequence[int], tokens: Callable[[int], int], most: int) -> list[list[int]]:
+def _passes(share: Sequence[tuple[list[int], int]], most: int) -> list[list[int]]:
     passes: list[list[int]] = []
-    size = 0
-    for i in share:
-        if passes and size + tokens(i) <= most:
-            passes[-1].append(i)
-            size += tokens(i)
+    room = 0
+    for unit, size in share:
+        if passes and size <= room:
+            passes[-1] += unit
+            room -= size
         else:
-            passes.append([i])
-            size = tokens(i)
+            passes.append(list(unit))
+            room = most - size
     return passes

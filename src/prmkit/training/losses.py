@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _wide(numbers: Tensor) -> Tensor:
+    """In float32 at least: half precision loses what losses are made of."""
+    import torch
+
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
 def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of a head of classes.
 
@@ -27,7 +34,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """
     import torch.nn.functional as functional
 
-    log_probs = functional.log_softmax(logits.float(), dim=-1)
+    log_probs = functional.log_softmax(_wide(logits), dim=-1)
     return -(weights * (targets * log_probs).sum(dim=-1)).sum()
 
 
@@ -43,7 +50,8 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Te
     """
     import torch.nn.functional as functional
 
-    right, wrong = functional.logsigmoid(logits.float()), functional.logsigmoid(-logits.float())
+    logits = _wide(logits)
+    right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
     return -(weights * (targets * right + (1 - targets) * wrong)).sum()
 
 
@@ -55,7 +63,7 @@ def squared_error(values: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         targets: [L].
         weights: [L].
     """
-    return (weights * (values.float() - targets) ** 2).sum()
+    return (weights * (_wide(values) - targets) ** 2).sum()
 
 
 def ranking(values: Tensor, right: Tensor, solution: Tensor, margin: float = 4.0) -> Tensor:
@@ -76,7 +84,7 @@ def ranking(values: Tensor, right: Tensor, solution: Tensor, margin: float = 4.0
     """
     import torch
 
-    values = values.float()
+    values = _wide(values)
     n = int(solution.max()) + 1 if len(solution) else 0
     total = values.sum() * 0
     for i in range(n):
@@ -102,7 +110,7 @@ def pairwise(better: Tensor, worse: Tensor) -> Tensor:
     """
     import torch.nn.functional as functional
 
-    return -functional.logsigmoid(better.float() - worse.float()).sum()
+    return -functional.logsigmoid(_wide(better) - _wide(worse)).sum()
 
 
 def implicit_cross_entropy(log_ratios: Tensor, right: Tensor, beta: float = 0.05) -> Tensor:

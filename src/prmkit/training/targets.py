@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord
-from prmkit.ledger import content_digest
 from prmkit.records import Record, StepLabels
 from prmkit.scorers.families.base import Discriminative, Rendered
+from prmkit.scorers.separators import guard
 
 Weighting = Literal["none", "certainty"]
 
@@ -27,6 +27,7 @@ class Example(NamedTuple):
         positions: [L] where the head is read: the ends of the labelled steps.
         targets: [L] in [0, 1]: the probability that the step is right; or of ratings -1, 0, 1.
         weights: [L] how much each label counts.
+        starts: [L] where each labelled step begins: what comes before is its prefix.
         solution: which record it is of; rows of one solution have the same number.
         problem: what records of one problem have in common.
     """
@@ -35,6 +36,7 @@ class Example(NamedTuple):
     positions: list[int]
     targets: list[float]
     weights: list[float]
+    starts: list[int]
     solution: int = 0
     problem: str = ""
 
@@ -121,7 +123,8 @@ def make_examples(
         if not wanted:
             counts["unlabelled"] += 1
             continue
-        rendered = family.render(record.trajectory, tokenizer)
+        # As the scorer does: text that spells a tag of the family is tokenised otherwise.
+        rendered = guard(record.trajectory, family, tokenizer, "escape").rendered
         kept = [i for i in wanted if max_tokens is None or _length(rendered, i) <= max_tokens]
         if not kept:
             counts["too_long"] += 1
@@ -149,15 +152,18 @@ def _rows(
     values = [float(labels.values[i] or 0.0) for i in steps]
     sure = labels.certainty if weighting == "certainty" else None
     weights = [1.0 if sure is None or sure[i] is None else float(sure[i] or 0.0) for i in steps]
-    problem = content_digest(record.trajectory.problem)
+    problem = record.trajectory.problem.text
     if not rendered.ends:
         # What comes behind the last label plays no part.
         last = rendered.positions[steps[-1]]
         positions = [rendered.positions[i] for i in steps]
-        return [Example(rendered.ids[: last + 1], positions, values, weights, number, problem)]
+        starts = [rendered.starts[i] for i in steps]
+        ids = rendered.ids[: last + 1]
+        return [Example(ids, positions, values, weights, starts, number, problem)]
     rows = []
     for i, value, weight in zip(steps, values, weights, strict=True):
         # Read behind an end of its own: a sequence for each step, which share their beginning.
         ids = rendered.ids[: rendered.positions[i] + 1] + list(rendered.ends[i])
-        rows.append(Example(ids, [len(ids) - 1], [value], [weight], number, problem))
+        begin = [rendered.starts[i]]
+        rows.append(Example(ids, [len(ids) - 1], [value], [weight], begin, number, problem))
     return rows

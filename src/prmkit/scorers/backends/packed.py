@@ -287,6 +287,7 @@ def run(body: Any, segments: Sequence[Segment], *, keep: bool = False) -> Ran:
 
 
 def cumulated(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """[N + 1] where each of N sequences begins, and where the last one ends."""
     import torch
 
     return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)

@@ -12,7 +12,7 @@ from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 from prmkit.scorers.families import discriminative
 from prmkit.training.kinds import KINDS, objective
 from prmkit.training.loop import released, trainable
-from prmkit.training.parts import items_of, make_part
+from prmkit.training.parts import make_part
 from prmkit.training.targets import make_examples
 from prmkit.training.trees import plant
 
@@ -39,7 +39,6 @@ def tree_of_records():
 
 def plain_loss(model, examples, aim):
     """Each sequence through the stock class alone, its loss in plain Python."""
-    total, grads = 0.0, None
     numbers, targets, weights, owner, prefix = [], [], [], [], []
     known = {}
     for e in examples:
@@ -54,8 +53,7 @@ def plain_loss(model, examples, aim):
         weights += e.weights
         owner += [e.solution] * len(e.targets)
         prefix += [known.setdefault(tuple(e.ids[:s]), len(known)) for s in e.starts]
-    del total, grads
-    return aim(
+    return aim.of_numbers(
         torch.cat(numbers), torch.tensor(targets), torch.tensor(weights),
         torch.tensor(owner), torch.tensor(prefix),
     )  # fmt: skip
@@ -76,7 +74,7 @@ def test_a_forest_gives_the_loss_and_gradients_of_plain_passes(tiny_lm, kind, sh
     family = discriminative(KINDS[kind].family)
     aim = objective(kind, family, tokenizer)
     examples, dropped = make_examples(
-        tree_of_records(), family, tokenizer, None, last_only=KINDS[kind].last_only
+        tree_of_records(), family, tokenizer, None, what=KINDS[kind].what
     )
     assert not dropped
     # In float64, but the norms of transformers' classes are in float32 all the same.
@@ -99,7 +97,7 @@ def test_a_forest_gives_the_loss_and_gradients_of_plain_passes(tiny_lm, kind, sh
     for name in expected:
         apart = (found[name] - expected[name]).abs().max()
         assert apart <= 2e-6 * expected[name].abs().max(), name
-    assert items_of(examples, aim) > 0
+    assert aim.items(examples) > 0
     assert type(released(model)).__name__ == "LlamaForTokenClassification"
 
 

@@ -74,7 +74,7 @@ def test_what_cannot_be_trained_on_is_named_or_counted(tiny_lm):
     with pytest.raises(InvalidRecord, match="--neutral"):
         examples_of([record("x", [1, -1], "human")], tokenizer)
     with pytest.raises(InvalidRecord, match="three classes are trained on human ratings"):
-        examples_of([record("x", [1, 0])], tokenizer, kind="ratings")
+        examples_of([record("x", [1, 0])], tokenizer, what="ratings")
     bare = Record(trajectory=record("x", [1]).trajectory)
     with pytest.raises(InvalidRecord, match="has no labels"):
         examples_of([bare], tokenizer)

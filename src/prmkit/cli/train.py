@@ -14,6 +14,7 @@ from prmkit.cli.names import model_folder
 from prmkit.formats.files import read_records
 from prmkit.formats.labels import LabelPolicy
 from prmkit.training.batches import BatchSettings
+from prmkit.training.implicit import ImplicitSettings
 from prmkit.training.trainer import TrainSettings
 from prmkit.training.trainer import train as run
 
@@ -24,6 +25,7 @@ def train(
     settings: Annotated[TrainSettings, Parameter(name="*")],
     *,
     batches: Annotated[BatchSettings | None, Parameter(name="*")] = None,
+    implicit: Annotated[ImplicitSettings | None, Parameter(name="*")] = None,
     policy: Annotated[LabelPolicy | None, Parameter(name="*")] = None,
     from_: str | None = None,
     json: bool = False,
@@ -51,7 +53,7 @@ def train(
         progress("train", done, total, loss)
 
     with bars(quiet=json) as progress:
-        result = run(records, settings, batches=batches, on_progress=told)
+        result = run(records, settings, batches=batches, implicit=implicit, on_progress=told)
     dropped = result.dropped
     if json:
         print_json(
@@ -63,6 +65,8 @@ def train(
                 "too_long": dropped.too_long,
                 "cut": dropped.cut,
                 "cut_labels": dropped.cut_labels,
+                "disagree": dropped.disagree,
+                "unreadable": dropped.unreadable,
                 "losses": result.losses,
             }
         )
@@ -74,6 +78,11 @@ def train(
             ("left out: too long", dropped.too_long),
             ("without their last steps", dropped.cut),
         ]
+        if settings.kind == "generative":
+            rows += [
+                ("critiques that disagree", dropped.disagree),
+                ("critiques without a verdict", dropped.unreadable),
+            ]
         if result.losses:
             rows.append(("last loss", result.losses[-1][1]))
         out().print(figures("prm train", rows))

@@ -98,6 +98,12 @@ def steps_of_an_epoch(n_solutions: int, settings: BatchSettings) -> int:
     return -(-n_solutions // settings.batch_size)
 
 
+def passes(examples: Sequence[Example], most: int) -> list[list[int]]:
+    """All examples in passes of `most` tokens, those that begin alike beside each other."""
+    ordered = sorted(range(len(examples)), key=lambda i: (examples[i].problem, examples[i].ids))
+    return _passes([([i], len(examples[i].ids)) for i in ordered], most)
+
+
 def _epoch(
     examples: Sequence[Example],
     rows: Sequence[Sequence[int]],
@@ -184,19 +190,19 @@ def _cut(
             rank += 1
         shares[rank].append((unit, size))
         load += size
-    passes = [_passes(share, settings.pass_tokens) for share in shares]
-    most = max(map(len, passes))
-    return StepPlan([[*of_one, *[[]] * (most - len(of_one))] for of_one in passes])
+    cut = [_passes(share, settings.pass_tokens) for share in shares]
+    most = max(map(len, cut))
+    return StepPlan([[*of_one, *[[]] * (most - len(of_one))] for of_one in cut])
 
 
 def _passes(share: Sequence[tuple[list[int], int]], most: int) -> list[list[int]]:
-    passes: list[list[int]] = []
+    cut: list[list[int]] = []
     room = 0
     for unit, size in share:
-        if passes and size <= room:
-            passes[-1] += unit
+        if cut and size <= room:
+            cut[-1] += unit
             room -= size
         else:
-            passes.append(list(unit))
+            cut.append(list(unit))
             room = most - size
-    return passes
+    return cut

@@ -1,25 +1,49 @@
-"""What can be trained: which head reads a step, which labels it learns from, by which loss.
+"""What can be trained: how a model is read, what it learns from, by which loss.
 
 A family says how a model reads and what its numbers mean; a kind, how such a model is trained. The
-two meet in the head: the class that means "right" is found by asking the family's own `read`.
+two meet in an objective: of heads, the class that means "right" is found by asking the family's own
+`read`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from prmkit.chat import Tokenizer, single_token
-from prmkit.errors import InvalidSetting
-from prmkit.scorers.families.base import Discriminative
+from prmkit.errors import InvalidSetting, UnknownName
+from prmkit.records import Record
+from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT
+from prmkit.scorers.families.base import Discriminative, Generative, Implicit
 from prmkit.scorers.families.heads import Linear, TokenRows
-from prmkit.training import losses
+from prmkit.training.critiques import WritingObjective, make_critiques
+from prmkit.training.heads import HeadObjective
+from prmkit.training.implicit import ImplicitObjective, ImplicitSettings
+from prmkit.training.losses import LossName
+from prmkit.training.objective import Objective
+from prmkit.training.targets import (
+    Dropped,
+    Example,
+    Taught,
+    Weighting,
+    make_examples,
+    make_responses,
+)
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-KindName = Literal["step", "value", "tokens", "classes", "rank", "pairs", "outcome"]
-LossName = Literal["cross_entropy", "squared_error", "ranking", "pairwise"]
+KindName = Literal[
+    "step",
+    "value",
+    "tokens",
+    "classes",
+    "rank",
+    "pairs",
+    "outcome",
+    "outcome_tokens",
+    "implicit",
+    "generative",
+]
+Family = Discriminative | Implicit | Generative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +54,17 @@ class Kind:
         about: what it is, in a line.
         family: how it reads, where nothing else is said.
         losses: that it may be trained with, the default first.
-        labels: shares in [0, 1], or ratings -1, 0, 1.
-        last_only: whether it learns from the last labelled step alone.
+        what: it learns: labels of steps, ratings of them, or the outcome of a solution.
+        every_token: whether an outcome is taught at every token of a solution.
+        families: among which its family is.
     """
 
     about: str
     family: str
     losses: tuple[LossName, ...]
-    labels: Literal["shares", "ratings"] = "shares"
-    last_only: bool = False
+    what: Taught = "shares"
+    every_token: bool = False
+    families: Mapping[str, Any]
 
 
 KINDS: dict[KindName, Kind] = {
@@ -46,117 +72,102 @@ KINDS: dict[KindName, Kind] = {
         about="two classes at step ends, wrong and right",
         family="step_end",
         losses=("cross_entropy", "squared_error"),
+        families=DISCRIMINATIVE,
     ),
     "value": Kind(
         about="one number at step ends, whose sigmoid is the chance to be right",
         family="step_value",
         losses=("cross_entropy", "squared_error"),
+        families=DISCRIMINATIVE,
     ),
     "tokens": Kind(
         about="a language model that says one of two tokens at step ends, as Math-Shepherd's",
         family="math_shepherd",
-        losses=("cross_entropy",),
+        losses=("cross_entropy", "squared_error"),
+        families=DISCRIMINATIVE,
     ),
     "classes": Kind(
         about="three classes at step ends, of human ratings -1, 0, 1",
         family="step_classes",
         losses=("cross_entropy",),
-        labels="ratings",
+        what="ratings",
+        families=DISCRIMINATIVE,
     ),
     "rank": Kind(
         about="values whose order counts: right steps rise, wrong ones lie below (PQM)",
         family="step_rank",
         losses=("ranking",),
+        families=DISCRIMINATIVE,
     ),
     "pairs": Kind(
         about="values of alternatives after the same prefix, the better one higher",
         family="step_rank",
         losses=("pairwise",),
+        families=DISCRIMINATIVE,
     ),
     "outcome": Kind(
         about="an outcome reward model: one number behind the whole solution",
         family="outcome_probability",
         losses=("cross_entropy", "squared_error"),
-        last_only=True,
+        what="outcome",
+        families=DISCRIMINATIVE,
+    ),
+    "outcome_tokens": Kind(
+        about="an outcome reward model: one number at every token, as the verifiers of GSM8K",
+        family="step_value",
+        losses=("squared_error", "cross_entropy"),
+        what="outcome",
+        every_token=True,
+        families=DISCRIMINATIVE,
+    ),
+    "implicit": Kind(
+        about="a language model whose log-ratio to its reference scores, from outcomes alone",
+        family="implicit_prm",
+        losses=("cross_entropy", "preference"),
+        what="outcome",
+        families=IMPLICIT,
+    ),
+    "generative": Kind(
+        about="a language model that writes critiques, from critiques that agree with labels",
+        family="judge",
+        losses=("cross_entropy",),
+        families=GENERATIVE,
     ),
 }
 
+_UNWEIGHTED = ("ranking", "pairwise", "preference")
+"""Losses of the order of items, which have no weights."""
 
-@dataclass(frozen=True)
-class Objective:
-    """A loss with the head that it is for.
 
-    Attributes:
-        loss: which.
-        right: of a head of two numbers, the one that means "right"; None of other heads.
-        tokens: ids of the rows of the output matrix that are read, of heads of tokens.
-        n_outputs: K, numbers that the head gives.
-        margin: of the ranking loss.
+def family_of(kind: KindName, name: str | None = None) -> Family:
+    """The family that a kind is trained to be read by, by default its own.
+
+    Raises:
+        InvalidSetting: if there is one of that name, and it is read in another way.
+        UnknownName: if there is none.
     """
-
-    loss: LossName
-    right: int | None
-    tokens: tuple[int, ...]
-    n_outputs: int
-    margin: float = 4.0
-
-    def items(self, targets: list[float], weights: list[float]) -> float:
-        """What an example's labels count for in the mean: their weights, or 1 of a solution."""
-        if self.loss == "ranking":
-            return float(any(target > 0 for target in targets))
-        return sum(weights)
-
-    def __call__(
-        self, numbers: Tensor, targets: Tensor, weights: Tensor, owner: Tensor, prefix: Tensor
-    ) -> Tensor:
-        """The sum of the loss over its items.
-
-        Args:
-            numbers: [L, K] that the head gives.
-            targets: [L].
-            weights: [L].
-            owner: [L] of which solution each is.
-            prefix: [L] steps with the same number follow the same prefix.
-        """
-        import torch
-
-        if self.loss == "ranking":
-            return losses.ranking(numbers[:, 0], targets > 0, owner, self.margin)
-        if self.loss == "pairwise":
-            better, worse = pairs_of(targets, prefix)
-            return losses.pairwise(numbers[better, 0], numbers[worse, 0])
-        if self.n_outputs == 1:
-            if self.loss == "squared_error":
-                chance = torch.sigmoid(numbers[:, 0])
-                return losses.squared_error(chance, targets, weights)
-            return losses.binary_cross_entropy(numbers[:, 0], targets, weights)
-        if self.n_outputs == 3:
-            classes = torch.nn.functional.one_hot((targets + 1).long(), 3).to(weights.dtype)
-            return losses.cross_entropy(numbers, classes, weights)
-        assert self.right is not None
-        if self.loss == "squared_error":
-            chance = torch.softmax(numbers, dim=-1)[:, self.right]
-            return losses.squared_error(chance, targets, weights)
-        shares = torch.stack([1 - targets, targets], dim=-1)
-        return losses.cross_entropy(
-            numbers, shares if self.right == 1 else shares.flip(-1), weights
-        )
-
-
-def pairs_of(targets: Any, prefix: Any) -> tuple[list[int], list[int]]:
-    """Of steps that follow the same prefix, all pairs of a better and a worse one."""
-    groups: dict[int, list[int]] = {}
-    for i, p in enumerate(prefix.tolist()):
-        groups.setdefault(p, []).append(i)
-    values = targets.tolist()
-    found = [
-        (i, j) for group in groups.values() for i in group for j in group if values[i] > values[j]
-    ]
-    return [i for i, _ in found], [j for _, j in found]
+    known = KINDS[kind]
+    name = name or known.family
+    if name in known.families:
+        found: Family = known.families[name]
+        return found
+    everywhere = {**DISCRIMINATIVE, **IMPLICIT, **GENERATIVE}
+    if name not in everywhere:
+        raise UnknownName("family of reward models", name, known.families)
+    raise InvalidSetting(
+        f"the family {name} is not trained as the kind {kind} ({known.about}); that takes "
+        f"{', '.join(known.families)}"
+    )
 
 
 def objective(
-    kind: KindName, family: Discriminative, tokenizer: Tokenizer, loss: LossName | None = None
+    kind: KindName,
+    family: Family,
+    tokenizer: Tokenizer,
+    loss: LossName | None = None,
+    *,
+    implicit: ImplicitSettings | None = None,
+    weighting: Weighting = "none",
 ) -> Objective:
     """How a family is trained.
 
@@ -165,9 +176,11 @@ def objective(
         family: how it reads.
         tokenizer: the model's, with the tokens that the head reads.
         loss: by default the kind's own.
+        implicit: of the kind implicit.
+        weighting: whether labels count by their certainty.
 
     Raises:
-        InvalidSetting: if the kind has no such loss, or the family another head.
+        InvalidSetting: if kind, family, loss and settings do not go together.
         CheckpointError: if the tokenizer lacks a token that is read.
     """
     known = KINDS[kind]
@@ -176,6 +189,29 @@ def objective(
         raise InvalidSetting(
             f"the kind {kind} is not trained by {loss}; it takes {', '.join(known.losses)}"
         )
+    if weighting != "none" and (loss in _UNWEIGHTED or kind == "generative"):
+        raise InvalidSetting(
+            f"weighting {weighting} means nothing to the kind {kind} with the loss {loss}; leave "
+            "it out"
+        )
+    if implicit not in (None, ImplicitSettings()) and kind != "implicit":
+        raise InvalidSetting(
+            f"beta and reference mean nothing to the kind {kind}; they are those of implicit"
+        )
+    if isinstance(family, Implicit):
+        if not family.compares:
+            raise InvalidSetting(
+                f"the family {family.name} has no reference, so there is no log-ratio to train"
+            )
+        return ImplicitObjective(loss, implicit or ImplicitSettings())
+    if isinstance(family, Generative):
+        return WritingObjective(loss)
+    return _of_head(kind, family, tokenizer, loss)
+
+
+def _of_head(
+    kind: KindName, family: Discriminative, tokenizer: Tokenizer, loss: LossName
+) -> HeadObjective:
     head = family.head
     tokens: tuple[int, ...] = ()
     if isinstance(head, TokenRows):
@@ -199,10 +235,39 @@ def objective(
         raise InvalidSetting(
             f"the family {family.name} reads {n_outputs} numbers"
             f"{' of tokens' if tokens else ''}{' behind an end' if family.end else ''}; that is "
-            f"not the kind {kind} ({known.about})"
+            f"not the kind {kind} ({KINDS[kind].about})"
         )
     right = None
     if n_outputs == 2:
         (first,), (second,) = family.read([[9.0, 0.0]]), family.read([[0.0, 9.0]])
         right = int(second > first)
-    return Objective(loss, right, tokens, n_outputs)
+    return HeadObjective(loss, right, tokens, n_outputs)
+
+
+def examples_of(
+    records: Sequence[Record],
+    kind: KindName,
+    family: Family,
+    tokenizer: Tokenizer,
+    max_tokens: int | None,
+    weighting: Weighting = "none",
+) -> tuple[list[Example], Dropped]:
+    """What a kind is trained on, rendered as the family will be read, and what was dropped.
+
+    Raises:
+        InvalidRecord: if a record has no labels, or of another kind.
+    """
+    known = KINDS[kind]
+    if isinstance(family, Generative):
+        return make_critiques(records, family, tokenizer, max_tokens)
+    if isinstance(family, Implicit):
+        return make_responses(records, family, tokenizer, max_tokens, weighting=weighting)
+    return make_examples(
+        records,
+        family,
+        tokenizer,
+        max_tokens,
+        what=known.what,
+        weighting=weighting,
+        every_token=known.every_token,
+    )

@@ -19,8 +19,8 @@ from prmkit.errors import PrmkitError
 from prmkit.training import forward
 from prmkit.training.batches import StepPlan
 from prmkit.training.checkpoints import seal, sweep
-from prmkit.training.kinds import Objective
-from prmkit.training.parts import Part, items_of, make_part
+from prmkit.training.objective import Objective
+from prmkit.training.parts import Part, make_part
 from prmkit.training.targets import Example
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Steps:
         plan = self._plans[index // self._world]
         rank = index % self._world
         chosen = [[[self._examples[i] for i in one] for one in share] for share in plan.shares]
-        items = math.fsum(items_of(one, self._objective) for share in chosen for one in share)
+        items = math.fsum(self._objective.items(one) for share in chosen for one in share)
         return Share([make_part(one, self._share) for one in chosen[rank]], items)
 
 
@@ -102,7 +102,7 @@ def part_loss(model: Any, part: Part, objective: Objective) -> Tensor:
     """The sum of the loss over one pass.
 
     Args:
-        model: a transformers model with a decoder and, of heads of tokens, an output matrix.
+        model: a transformers model with a decoder and the head of the objective.
         part: the pass.
         objective: the loss.
     """
@@ -111,29 +111,11 @@ def part_loss(model: Any, part: Part, objective: Objective) -> Tensor:
     if not len(part.places):
         # Nothing to learn here, but other processes wait for this one's gradients.
         nothing: Tensor = hidden.sum() * 0
-        for weights in head_of(model, objective).parameters():
+        for weights in objective.head(model).parameters():
             nothing = nothing + weights.sum() * 0
         return nothing
     rows = hidden[part.places.to(hidden.device)]
-    if objective.tokens:
-        matrix = model.get_output_embeddings().weight[list(objective.tokens)]
-        numbers = rows @ matrix.T
-    else:
-        numbers = model.score(rows)
-    there = numbers.device
-    loss: Tensor = objective(
-        numbers,
-        part.targets.to(there),
-        part.weights.to(there),
-        part.owner.to(there),
-        part.prefix.to(there),
-    )
-    return loss
-
-
-def head_of(model: Any, objective: Objective) -> Any:
-    """The layer that gives the numbers."""
-    return model.get_output_embeddings() if objective.tokens else model.score
+    return objective(model, rows, part)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ short solutions and small parts more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LossName = Literal["cross_entropy", "squared_error", "ranking", "pairwise", "preference"]
 
 
 def _wide(numbers: Tensor) -> Tensor:
@@ -113,22 +115,23 @@ def pairwise(better: Tensor, worse: Tensor) -> Tensor:
     return -functional.logsigmoid(_wide(better) - _wide(worse)).sum()
 
 
-def implicit_cross_entropy(log_ratios: Tensor, right: Tensor, beta: float = 0.05) -> Tensor:
+def implicit_cross_entropy(
+    log_ratios: Tensor, targets: Tensor, weights: Tensor, beta: float = 0.05
+) -> Tensor:
     """Outcome labels teach β times a log-ratio of policies, and with it the reward of each step.
 
-        L = - Σ_i [ y_i log σ(β r_i) + (1 - y_i) log σ(-β r_i) ],  r_i = Σ_t log π(t) / π_ref(t)
+        L = - Σ_i w_i [ y_i log σ(β r_i) + (1 - y_i) log σ(-β r_i) ],
+        r_i = Σ_t log π(t) / π_ref(t)
 
     Args:
         log_ratios: [N] sums over the response's tokens.
-        right: [N] in {0, 1}.
+        targets: [N] in [0, 1].
+        weights: [N].
         beta: β.
 
     Reference: Yuan et al. 2024, arXiv:2412.01981 (cross-entropy loss).
     """
-    import torch
-
-    weights = torch.ones_like(log_ratios)
-    return binary_cross_entropy(beta * log_ratios, right.to(log_ratios.dtype), weights)
+    return binary_cross_entropy(beta * _wide(log_ratios), targets, weights)
 
 
 def direct_preference(better: Tensor, worse: Tensor, beta: float = 0.05) -> Tensor:
@@ -143,3 +146,21 @@ def direct_preference(better: Tensor, worse: Tensor, beta: float = 0.05) -> Tens
     2024, arXiv:2412.01981.
     """
     return pairwise(beta * better, beta * worse)
+
+
+def pairs_of(targets: Tensor, group: Tensor) -> tuple[list[int], list[int]]:
+    """Of items of one group, all pairs of a better and a worse one.
+
+    Args:
+        targets: [N].
+        group: [N] numbers of groups.
+
+    Returns:
+        [P] the numbers of the better ones, and of the worse ones.
+    """
+    members: dict[int, list[int]] = {}
+    for i, number in enumerate(group.tolist()):
+        members.setdefault(number, []).append(i)
+    values = targets.tolist()
+    found = [(i, j) for own in members.values() for i in own for j in own if values[i] > values[j]]
+    return [i for i, _ in found], [j for _, j in found]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prmkit.training.kinds import Objective
 from prmkit.training.targets import Example
 from prmkit.training.trees import Forest, plant
 
@@ -24,7 +23,11 @@ class Part:
         targets: [L].
         weights: [L].
         owner: [L] the solution of each, numbered from 0.
-        prefix: [L] steps with the same number follow the same prefix.
+        prefix: [L] steps with the same number follow the same prefix; empty of examples that have
+            no steps.
+        following: [L] the token behind each place in its sequence; -1 where that ends.
+        problem: [N] the problem of each solution, numbered from 0.
+        reference: [N] what the reference says of each solution.
     """
 
     forest: Forest
@@ -33,6 +36,9 @@ class Part:
     weights: Tensor
     owner: Tensor
     prefix: Tensor
+    following: Tensor
+    problem: Tensor
+    reference: Tensor
 
 
 def make_part(examples: Sequence[Example], share: bool) -> Part:
@@ -42,16 +48,25 @@ def make_part(examples: Sequence[Example], share: bool) -> Part:
     if not examples:
         nothing = torch.zeros(0)
         empty = torch.zeros(0, dtype=torch.long)
-        return Part(plant([[0]], [[]]), empty, nothing, nothing, empty, empty)
+        return Part(
+            plant([[0]], [[]]), empty, nothing, nothing, empty, empty, empty, empty, nothing
+        )
     forest = plant([e.ids for e in examples], [e.positions for e in examples], share=share)
     solutions: dict[int, int] = {}
+    problems: dict[str, int] = {}
     prefixes: dict[tuple[int, ...], int] = {}
-    owner, prefix = [], []
+    owner, prefix, following, problem = [], [], [], []
+    reference: list[float] = []
     for example in examples:
         number = solutions.setdefault(example.solution, len(solutions))
+        if number == len(reference):
+            problem.append(problems.setdefault(example.problem, len(problems)))
+            reference.append(example.reference)
         owner += [number] * len(example.positions)
         for start in example.starts:
             prefix.append(prefixes.setdefault(tuple(example.ids[:start]), len(prefixes)))
+        behind = [*example.ids, -1]
+        following += [behind[position + 1] for position in example.positions]
     return Part(
         forest,
         torch.tensor([p for places in forest.places for p in places]),
@@ -59,20 +74,7 @@ def make_part(examples: Sequence[Example], share: bool) -> Part:
         torch.tensor([w for e in examples for w in e.weights]),
         torch.tensor(owner),
         torch.tensor(prefix),
+        torch.tensor(following),
+        torch.tensor(problem),
+        torch.tensor(reference, dtype=torch.float64),
     )
-
-
-def items_of(examples: Sequence[Example], objective: Objective) -> float:
-    """What some examples, which go through the model together, count for in a step's mean."""
-    if objective.loss == "pairwise":
-        return _n_pairs(examples)
-    return sum(objective.items(e.targets, e.weights) for e in examples)
-
-
-def _n_pairs(examples: Sequence[Example]) -> float:
-    """Pairs of a better and a worse step after the same prefix."""
-    values: dict[tuple[int, ...], list[float]] = {}
-    for e in examples:
-        for start, target in zip(e.starts, e.targets, strict=True):
-            values.setdefault(tuple(e.ids[:start]), []).append(target)
-    return sum(a > b for group in values.values() for a in group for b in group)

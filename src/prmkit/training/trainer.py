@@ -22,20 +22,19 @@ from prmkit.checkpoints import (
     load_tokenizer,
     quiet_transformers,
     save_model,
-    start_causal_lm,
-    start_token_classifier,
 )
 from prmkit.errors import MissingDependency, NothingToMeasure, RunFolderError
 from prmkit.files import write_json
 from prmkit.records import Record
-from prmkit.scorers.families import discriminative
-from prmkit.scorers.families.base import Discriminative
 from prmkit.settings import above, at_least
 from prmkit.training import loop
 from prmkit.training.batches import BatchSettings, plan_steps, steps_of_an_epoch
 from prmkit.training.checkpoints import newest, sweep
-from prmkit.training.kinds import KINDS, KindName, LossName, Objective, objective
-from prmkit.training.targets import Dropped, Example, Weighting, make_examples
+from prmkit.training.implicit import ImplicitSettings
+from prmkit.training.kinds import Family, KindName, examples_of, family_of, objective
+from prmkit.training.losses import LossName
+from prmkit.training.objective import Objective, Place
+from prmkit.training.targets import Dropped, Example, Weighting
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +47,12 @@ class TrainSettings:
         base: folder, or id on the hub, of the language model (or earlier model) to start from.
         out: folder of the model; checkpoints lie beside it in ``OUT.checkpoints``.
         kind: step (two classes), value (one number), tokens (two tokens of the language model),
-            classes (human ratings), rank (PQM), pairs (alternatives of a step) or outcome (an
-            outcome reward model).
+            classes (human ratings), rank (PQM), pairs (alternatives of a step), outcome (an
+            outcome reward model), outcome_tokens (one at every token), implicit (a log-ratio to a
+            reference, from outcomes) or generative (critiques that agree with labels).
         family: how the model will read steps; by default the kind's own.
-        loss: by default the kind's own; step, value and outcome also take squared_error.
+        loss: by default the kind's own; step, value, tokens and outcome also take squared_error,
+            outcome_tokens cross_entropy, implicit preference (DPO).
         weighting: certainty weighs each label by how sure its maker was.
         epochs: passes over the data.
         learning_rate: peak of the cosine schedule.
@@ -117,7 +118,7 @@ class Prepared(NamedTuple):
         limit: tokens of a sequence at most.
     """
 
-    family: Discriminative
+    family: Family
     objective: Objective
     examples: list[Example]
     dropped: Dropped
@@ -125,40 +126,57 @@ class Prepared(NamedTuple):
     limit: int | None
 
 
-def prepare(records: Sequence[Record], settings: TrainSettings) -> Prepared:
+def prepare(
+    records: Sequence[Record],
+    settings: TrainSettings,
+    implicit: ImplicitSettings | None = None,
+) -> Prepared:
     """Render what will be trained on; no weights are loaded.
+
+    Args:
+        records: see `train`.
+        settings: see `TrainSettings`.
+        implicit: of the kind implicit.
 
     Raises:
         CheckpointError: if the base has no tokenizer, or it lacks a token that is needed.
         InvalidRecord: if a record has no labels, or of another kind.
-        InvalidSetting: if kind, family and loss do not go together.
-        NothingToMeasure: if no record gives an example, or none is right or none wrong.
+        InvalidSetting: if kind, family, loss and other settings do not go together.
+        NothingToMeasure: if no record gives an example, or there is nothing to tell apart.
+        UnknownName: if there is no such family.
     """
-    kind = KINDS[settings.kind]
+    kind, weighting = settings.kind, settings.weighting
     base = find_checkpoint(settings.base)
-    family = discriminative(settings.family or kind.family)
+    family = family_of(kind, settings.family)
     tokenizer = load_tokenizer(base)
     limit = settings.max_tokens or getattr(load_config(base), "max_position_embeddings", None)
-    aim = objective(settings.kind, family, tokenizer, settings.loss)
-    examples, dropped = make_examples(
-        records,
-        family,
-        tokenizer,
-        limit,
-        kind=kind.labels,
-        weighting=settings.weighting,
-        last_only=kind.last_only,
-    )
+    aim = objective(kind, family, tokenizer, settings.loss, implicit=implicit, weighting=weighting)
+    examples, dropped = examples_of(records, kind, family, tokenizer, limit, weighting)
     if not examples:
+        why = [
+            f"{n} {what}"
+            for n, what in (
+                (dropped.unlabelled, "have no label"),
+                (dropped.too_long, f"do not fit into {limit} tokens"),
+                (dropped.disagree, "critiques disagree with the labels"),
+                (dropped.unreadable, "critiques have no verdict"),
+            )
+            if n
+        ]
         raise NothingToMeasure(
-            f"none of {len(records)} records can be trained on: {dropped.unlabelled} have no "
-            f"label, {dropped.too_long} have no labelled step within {limit} tokens"
+            f"none of {len(records)} records can be trained on: {', '.join(why) or 'there is none'}"
         )
     targets = {target for example in examples for target in example.targets}
-    if len(targets) == 1:
+    if len(targets) == 1 and kind != "generative":
         raise NothingToMeasure(
             f"all labels are {targets.pop():g}: there is nothing to tell apart. Are the labels "
             "those of --threshold and --neutral that you mean?"
+        )
+    if not aim.items(examples):
+        raise NothingToMeasure(
+            f"the loss {aim.loss} has nothing to compare: no two of {len(examples)} solutions are "
+            "a better and a worse one of the same problem (of the same prefix, where steps are "
+            "compared)"
         )
     return Prepared(family, aim, examples, dropped, tokenizer, limit)
 
@@ -168,6 +186,7 @@ def train(
     settings: TrainSettings,
     *,
     batches: BatchSettings | None = None,
+    implicit: ImplicitSettings | None = None,
     on_progress: loop.Told | None = None,
 ) -> TrainResult:
     """Train a model and write it, whole, to ``settings.out``.
@@ -176,9 +195,12 @@ def train(
     Started by torchrun it runs as one of several processes, which learn what one would.
 
     Args:
-        records: with labels of the kind.
+        records: with labels of the kind; with outcomes (``trajectory.correct``, or the label of
+            the last labelled step) or with critiques (`prmkit.training.critiques`) where those
+            are learnt.
         settings: see `TrainSettings`.
         batches: see `BatchSettings`.
+        implicit: of the kind implicit; see `ImplicitSettings`.
         on_progress: told the optimiser steps done, their total, and what is logged.
 
     Raises:
@@ -188,26 +210,30 @@ def train(
         PrmkitError: as `prepare`, or if the loss is no finite number.
     """
     batches = batches or BatchSettings()
-    prepared = prepare(records, settings)
+    implicit = implicit or ImplicitSettings()
+    prepared = prepare(records, settings, implicit)
     if prepared.dropped:
         logger.warning("left out: %s", prepared.dropped)
     n_solutions = len({example.solution for example in prepared.examples})
     n_steps = max(1, round(settings.epochs * steps_of_an_epoch(n_solutions, batches)))
     folder = settings.out.with_name(settings.out.name + ".checkpoints")
-    world, first = _processes()
+    world, rank = _processes()
+    first = rank == 0
     if first:
         sweep(folder / ".aside")
-        _claim(folder, settings, batches, prepared.examples)
-    model = loop.trainable(_start(settings, prepared), prepared.objective)
+        _claim(folder, settings, batches, implicit, prepared.examples)
+    model = loop.trainable(_start(settings, prepared.objective), prepared.objective)
+    place = Place(find_checkpoint(settings.base), folder, batches, rank, world)
+    examples = prepared.objective.complete(prepared.examples, model, place)
     plans = plan_steps(
-        prepared.examples,
+        examples,
         n_steps,
         batches,
         world=world,
         seed=settings.seed,
-        together=prepared.objective.loss == "pairwise",
+        together=prepared.objective.together,
     )
-    steps = loop.Steps(prepared.examples, plans, prepared.objective, batches.share)
+    steps = loop.Steps(examples, plans, prepared.objective, batches.share)
     with quiet_transformers():
         logged = loop.run(
             model, steps, _loop_settings(settings, n_steps), folder,
@@ -219,6 +245,7 @@ def train(
             "trained_from": Path(settings.base).name,
             "kind": settings.kind,
             "loss": prepared.objective.loss,
+            **prepared.objective.note(_found_again(settings.base)),
         }
         save_model(settings.out, loop.released(model), prepared.tokenizer, note)
         shutil.rmtree(folder)
@@ -227,12 +254,17 @@ def train(
     return TrainResult(settings.out, n_solutions, n_labels, prepared.dropped, losses)
 
 
-def _processes() -> tuple[int, bool]:
-    """How many processes train, and whether this is the first."""
-    return int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
+def _found_again(name: str) -> str:
+    """A model as it is found from another folder too."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _start(settings: TrainSettings, prepared: Prepared) -> Any:
+def _processes() -> tuple[int, int]:
+    """How many processes train, and which of them this is."""
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
+
+def _start(settings: TrainSettings, aim: Objective) -> Any:
     try:
         import accelerate  # noqa: F401
     except ImportError:
@@ -240,10 +272,7 @@ def _start(settings: TrainSettings, prepared: Prepared) -> Any:
     from transformers import set_seed
 
     set_seed(settings.seed)
-    base = find_checkpoint(settings.base)
-    if prepared.objective.tokens:
-        return start_causal_lm(base).train()
-    return start_token_classifier(base, prepared.objective.n_outputs).train()
+    return aim.start(find_checkpoint(settings.base)).train()
 
 
 def _loop_settings(settings: TrainSettings, n_steps: int) -> loop.LoopSettings:
@@ -267,10 +296,14 @@ _FREE = ("out", "save_every")
 
 
 def _claim(
-    folder: Path, settings: TrainSettings, batches: BatchSettings, examples: Sequence[Example]
+    folder: Path,
+    settings: TrainSettings,
+    batches: BatchSettings,
+    implicit: ImplicitSettings,
+    examples: Sequence[Example],
 ) -> None:
     """Mark the checkpoint folder with what it belongs to, or refuse another's."""
-    told = {k: v for k, v in asdict(settings).items() if k not in _FREE}
+    told = {k: v for k, v in asdict(settings).items() if k not in _FREE} | asdict(implicit)
     claim = {
         "settings": {key: str(value) for key, value in told.items()},
         "batch_size": batches.batch_size,

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prmkit.checkpoints import load_tokenizer, start_token_classifier
+from prmkit.checkpoints import load_tokenizer, start_causal_lm, start_token_classifier
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 from prmkit.scorers.families import discriminative
+from prmkit.tiny_checkpoints import tiny_checkpoint
 from prmkit.training.kinds import KINDS, objective
 from prmkit.training.loop import released, trainable
 from prmkit.training.parts import make_part
@@ -63,24 +64,17 @@ def gradients(model):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-CASES = ["step", "value", "rank", "pairs", "outcome"]
+CASES = ["step", "value", "rank", "pairs", "outcome", "outcome_tokens", "classes"]
 
 
-@pytest.mark.parametrize("kind", CASES)
-@pytest.mark.parametrize("share", [True, False])
-def test_a_forest_gives_the_loss_and_gradients_of_plain_passes(tiny_lm, kind, share):
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer(tiny_lm)
-    family = discriminative(KINDS[kind].family)
-    aim = objective(kind, family, tokenizer)
-    examples, dropped = make_examples(
-        tree_of_records(), family, tokenizer, None, what=KINDS[kind].what
-    )
-    assert not dropped
-    # In float64, but the norms of transformers' classes are in float32 all the same.
-    model = start_token_classifier(tiny_lm, aim.n_outputs).double().train()
-    torch.nn.init.normal_(model.score.weight)
-    plain = plain_loss(model, examples, aim)
+def rated(record):
+    """Ratings instead of labels."""
+    values = [None if v is None else 2 * round(v) - 1 for v in record.labels.values]
+    return record.replace(labels=StepLabels(values=tuple(values), kind="human"))
+
+
+def check_gradients(model, aim, examples, share, plain):
+    """The loss and all gradients of one pass over a forest, against those of plain passes."""
     plain.backward()
     expected = gradients(model)
     model.zero_grad()
@@ -98,7 +92,43 @@ def test_a_forest_gives_the_loss_and_gradients_of_plain_passes(tiny_lm, kind, sh
         apart = (found[name] - expected[name]).abs().max()
         assert apart <= 2e-6 * expected[name].abs().max(), name
     assert aim.items(examples) > 0
-    assert type(released(model)).__name__ == "LlamaForTokenClassification"
+    return released(model)
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("share", [True, False])
+def test_a_forest_gives_the_loss_and_gradients_of_plain_passes(tiny_lm, kind, share):
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(tiny_lm)
+    known, family = KINDS[kind], discriminative(KINDS[kind].family)
+    aim = objective(kind, family, tokenizer)
+    records = tree_of_records()
+    if known.what == "ratings":
+        records = [rated(r) for r in records]
+    examples, dropped = make_examples(
+        records, family, tokenizer, None, what=known.what, every_token=known.every_token
+    )
+    assert not dropped
+    # In float64, but the norms of transformers' classes are in float32 all the same.
+    model = start_token_classifier(tiny_lm, aim.n_outputs).double().train()
+    torch.nn.init.normal_(model.score.weight)
+    model = check_gradients(model, aim, examples, share, plain_loss(model, examples, aim))
+    assert type(model).__name__ == "LlamaForTokenClassification"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["math_shepherd", "rlhflow"])
+def test_so_does_one_that_reads_two_tokens(tmp_path, family, tied):
+    """Tied, the rows learn as outputs and as embeddings at once."""
+    base = tiny_checkpoint(family, tmp_path)
+    read_by, tokenizer = discriminative(family), load_tokenizer(base)
+    aim = objective("tokens", read_by, tokenizer)
+    examples, _ = make_examples(tree_of_records(), read_by, tokenizer, None)
+    model = start_causal_lm(base).double().train()
+    if tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    model = check_gradients(model, aim, examples, True, plain_loss(model, examples, aim))
+    assert ("lm_head.weight" in dict(model.named_parameters())) != tied
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=8))

@@ -46,14 +46,14 @@ class Stretch(NamedTuple):
         reply: what the reply already says.
         words: what comes next.
         ends: whether the reply ends with them.
-        chosen: whether they were chosen; then their first token alone is asked for.
+        choices: what they were chosen from; then their first token alone is asked for.
     """
 
     messages: tuple[Message, ...]
     reply: str
     words: str
     ends: bool = False
-    chosen: bool = False
+    choices: tuple[str, ...] = ()
 
 
 def critiques_in(record: Record) -> list[Texts]:
@@ -141,7 +141,7 @@ def stretches(
             if value is None:
                 return found
             chosen = wish.choices[0 if value else 1]
-            found.append(Stretch(wish.messages, wish.reply, chosen, chosen=True))
+            found.append(Stretch(wish.messages, wish.reply, chosen, choices=wish.choices))
             if not value:
                 return found
             judged += 1
@@ -157,14 +157,23 @@ def encode(stretch: Stretch, tokenizer: Tokenizer, end: int) -> tuple[list[int],
         stretch: what is written, and after what.
         tokenizer: the model's.
         end: the token that ends a reply.
+
+    Raises:
+        CheckpointError: if choices begin with the same token, so that none could be told.
     """
+    first = [tuple(encode_inside(tokenizer, choice)[:1]) for choice in stretch.choices]
+    if len({*first}) < len(first):
+        raise CheckpointError(
+            f"the tokenizer begins {' and '.join(map(repr, stretch.choices))} with the same token, "
+            "so no model with it can be asked to choose; train another family (--family)"
+        )
     # The prefix as the policy encodes it, see `prmkit.policies.hf`.
     before = encode_question(tokenizer, Problem(id="critique", messages=stretch.messages))
     if stretch.reply:
         before += encode_text(tokenizer, stretch.reply)
-    inside = stretch.reply or stretch.chosen
+    inside = stretch.reply or stretch.choices
     words = (encode_inside if inside else encode_text)(tokenizer, stretch.words)
-    words = words[:1] if stretch.chosen else words + [end] * stretch.ends
+    words = words[:1] if stretch.choices else words + [end] * stretch.ends
     return before + words, len(words)
 
 

@@ -205,6 +205,22 @@ def test_a_policy_learns_from_outcomes_and_its_log_ratio_scores_steps(tiny_lm, t
     assert min(right) > max(wrong)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "preference"])
+def test_how_a_step_is_cut_changes_nothing(tiny_lm, tmp_path, loss):
+    """Pairs of a problem are compared, however little goes through the model at once."""
+    records = toy_records(24, outcome=True)
+    found = {}
+    for name, batches in {
+        "one": BatchSettings(batch_size=12),
+        "each": BatchSettings(batch_size=12, pass_tokens=1),
+        "apart": BatchSettings(batch_size=12, share=False),
+    }.items():
+        settings = toy_settings(tiny_lm, tmp_path / name, kind="implicit", loss=loss, epochs=1)
+        found[name] = [x for _, x in train(records, settings, batches=batches).losses]
+    assert found["each"] == pytest.approx(found["one"], abs=1e-5)
+    assert found["apart"] == pytest.approx(found["one"], abs=1e-5)
+
+
 def test_a_killed_run_goes_on_from_the_kept_reference(tiny_lm, tmp_path, monkeypatch):
     """To the weights of a run that was not killed; and not with another reference."""
     records = toy_records(48, outcome=True, steps=1)

@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--model", type=Path, default=WEIGHTS / "policy")
+    parser.add_argument("--base", type=Path, default=WEIGHTS / "policy")
     parser.add_argument("--solutions", type=int, default=2000)
     parser.add_argument("--neutral", choices=("positive", "negative", "drop"))
     parser.add_argument("--after-error", choices=("keep", "negative", "drop"), default="keep")
@@ -58,7 +58,7 @@ def main() -> None:
         if options.data
         else written("train", options.solutions, start=1_000_000)
     )
-    settings = TrainSettings(model=options.model, out=options.out, learning_rate=3e-4)
+    settings = TrainSettings(base=str(options.base), out=options.out, learning_rate=3e-4)
     result = train(records, settings)
     print(f"{result.n_examples} solutions, {result.n_labels} labelled steps: {result.out}")
     if options.data:

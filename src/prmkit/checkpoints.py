@@ -229,6 +229,16 @@ def start_token_classifier(path: Path | str, n_classes: int) -> Any:
     return model
 
 
+def start_causal_lm(path: Path | str) -> Any:
+    """A causal language model to train, in float32 on the CPU."""
+    _torch()
+    from transformers import AutoModelForCausalLM
+
+    return load_native(AutoModelForCausalLM, path, "cpu", "a causal language model to train from")[
+        0
+    ]
+
+
 def load_native(
     auto_class: Any,
     path: Path | str,

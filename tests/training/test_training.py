@@ -1,22 +1,21 @@
-"""Training: the loss by hand, its normalisation, and a model that learns and resumes."""
+"""Training: what is trained on, and a model that learns and resumes."""
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
 
 import pytest
-import torch
 
-from prmkit.checkpoints import load_tokenizer, read_note, start_token_classifier
-from prmkit.errors import InvalidRecord, NothingToMeasure, RunFolderError
+from prmkit.checkpoints import load_tokenizer, read_note
+from prmkit.errors import InvalidRecord, InvalidSetting, NothingToMeasure, RunFolderError
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.families.step_end import STEP_END_FAMILY
-from prmkit.training.losses import two_class_cross_entropy
-from prmkit.training.targets import make_example, make_examples
-from prmkit.training.trainer import TrainSettings, batch_loss, collate, train
+from prmkit.training.batches import BatchSettings
+from prmkit.training.checkpoints import checkpoints, newest
+from prmkit.training.targets import Dropped, make_examples
+from prmkit.training.trainer import TrainSettings, prepare, train
 
 
 def record(text: str, values, kind="hard") -> Record:
@@ -25,71 +24,83 @@ def record(text: str, values, kind="hard") -> Record:
     return Record(trajectory=trajectory, labels=StepLabels(values=tuple(values), kind=kind))
 
 
-def test_loss_by_hand():
-    """p = 1/2 costs log 2 whatever the target; p = 3/4 costs -log(3/4) for a right step."""
-    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)], [0.0, math.log(3.0)]])
-    targets = torch.tensor([0.3, 1.0, 0.5])
-    expected = math.log(2) - math.log(3 / 4) + -0.5 * math.log(3 / 4) - 0.5 * math.log(1 / 4)
-    assert two_class_cross_entropy(logits, targets).item() == pytest.approx(expected, rel=1e-6)
+def examples_of(records, tokenizer, max_tokens=None, **how):
+    return make_examples(records, STEP_END_FAMILY, tokenizer, max_tokens, **how)
 
 
 def test_example_is_rendered_as_the_scorer_renders(tiny_lm):
     tokenizer = load_tokenizer(tiny_lm)
     labelled = record("Mia has 12 apples", [1, None, 0])
-    example = make_example(labelled, STEP_END_FAMILY, tokenizer)
+    (example,), dropped = examples_of([labelled], tokenizer)
     rendered = STEP_END_FAMILY.render(labelled.trajectory, tokenizer)
     assert example.ids == rendered.ids
     assert example.positions == [rendered.positions[0], rendered.positions[2]]
     assert example.targets == [1, 0]
+    assert example.weights == [1, 1]
+    assert not dropped
+    # What comes behind the last label is not computed.
+    (shorter,), _ = examples_of([record("Mia has 12 apples", [1, 0, None])], tokenizer)
+    assert shorter.ids == rendered.ids[: rendered.positions[1] + 1]
 
 
 def test_soft_labels_stay_soft(tiny_lm):
-    tokenizer = load_tokenizer(tiny_lm)
-    example = make_example(record("x", [0.9, 0.25], "soft"), STEP_END_FAMILY, tokenizer)
+    (example,), _ = examples_of([record("x", [0.9, 0.25], "soft")], load_tokenizer(tiny_lm))
     assert example.targets == [0.9, 0.25]
+
+
+def test_certainty_weighs_labels_if_asked(tiny_lm):
+    labels = StepLabels(values=(1, 0, 1), kind="hard", certainty=(0.9, 0.5, None))
+    sure = record("x", [1, 0, 1]).replace(labels=labels)
+    tokenizer = load_tokenizer(tiny_lm)
+    assert examples_of([sure], tokenizer)[0][0].weights == [1, 1, 1]
+    assert examples_of([sure], tokenizer, weighting="certainty")[0][0].weights == [0.9, 0.5, 1]
+
+
+def test_long_solutions_lose_whole_steps_and_that_is_counted(tiny_lm):
+    tokenizer = load_tokenizer(tiny_lm)
+    long = record("Mia has 12 apples", [1, None, 0, 1])
+    rendered = STEP_END_FAMILY.render(long.trajectory, tokenizer)
+    (example,), dropped = examples_of([long], tokenizer, rendered.positions[2] + 1)
+    assert example.targets == [1, 0]
+    assert example.ids == rendered.ids[: rendered.positions[2] + 1]
+    assert dropped == Dropped(cut=1, cut_labels=1)
+    (example,), dropped = examples_of([long], tokenizer, rendered.positions[2])
+    assert (example.targets, dropped) == ([1], Dropped(cut=1, cut_labels=2))
+    assert examples_of([long], tokenizer, rendered.positions[0]) == ([], Dropped(too_long=1))
 
 
 def test_what_cannot_be_trained_on_is_named_or_counted(tiny_lm):
     tokenizer = load_tokenizer(tiny_lm)
     with pytest.raises(InvalidRecord, match="--neutral"):
-        make_example(record("x", [1, -1], "human"), STEP_END_FAMILY, tokenizer)
+        examples_of([record("x", [1, -1], "human")], tokenizer)
+    with pytest.raises(InvalidRecord, match="three classes are trained on human ratings"):
+        examples_of([record("x", [1, 0])], tokenizer, what="ratings")
     bare = Record(trajectory=record("x", [1]).trajectory)
     with pytest.raises(InvalidRecord, match="has no labels"):
-        make_example(bare, STEP_END_FAMILY, tokenizer)
+        examples_of([bare], tokenizer)
     records = [record("a", [1]), record("b", [None]), record("c" * 200, [1])]
-    examples, dropped = make_examples(records, STEP_END_FAMILY, tokenizer, max_tokens=100)
+    examples, dropped = examples_of(records, tokenizer, 100)
     assert len(examples) == 1
-    assert dropped == (1, 1)
+    assert dropped == Dropped(unlabelled=1, too_long=1)
 
 
-def test_loss_does_not_depend_on_how_a_batch_is_cut(tiny_lm):
-    """Sums over parts, divided by all labelled steps: 1 batch of 4 equals 4 batches of 1."""
-    torch.manual_seed(0)
-    model, tokenizer = start_token_classifier(tiny_lm, 2), load_tokenizer(tiny_lm)
-    torch.nn.init.normal_(model.score.weight)
-    records = [record("a", [1]), record("bb", [0, 1, None, 0.5], "soft"), record("c", [0, 0])]
-    examples, _ = make_examples(records, STEP_END_FAMILY, tokenizer, None)
-    n_labels = sum(len(e.targets) for e in examples)
-    assert n_labels == 6
-    whole = batch_loss(model, collate(examples), n_labels)
-    parts = sum(batch_loss(model, collate([e]), n_labels) for e in examples)
-    assert whole.item() == pytest.approx(parts.item(), rel=1e-5)
-    # The scorer's own numbers give the same loss.
-    targets = [t for e in examples for t in e.targets]
-    scores = []
-    for r, e in zip(records, examples, strict=True):
-        rendered = STEP_END_FAMILY.render(r.trajectory, tokenizer)
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([e.ids])).logits[0]
-        scores += [
-            torch.softmax(logits[p], -1)[1].item()
-            for p, v in zip(rendered.positions, r.labels.values, strict=True)
-            if v is not None
-        ]
-    by_hand = -sum(
-        t * math.log(s) + (1 - t) * math.log(1 - s) for t, s in zip(targets, scores, strict=True)
-    )
-    assert whole.item() == pytest.approx(by_hand / 6, rel=1e-4)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "value", "family": "step_end"}, "that is not the kind value"),
+        ({"kind": "rank", "loss": "cross_entropy"}, "it takes ranking"),
+        ({"family": "qwen_prm"}, "is read and not trained"),
+        ({"epochs": 0}, "epochs is 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(tiny_lm, settings, message):
+    with pytest.raises(InvalidSetting, match=message):
+        prepare([record("a", [1, 0])], TrainSettings(base=str(tiny_lm), **settings))
+
+
+def test_labels_that_are_all_alike_teach_nothing(tiny_lm):
+    with pytest.raises(NothingToMeasure, match="all labels are 1"):
+        prepare([record("a", [1, 1])], TrainSettings(base=str(tiny_lm)))
 
 
 def coloured_records(n: int, seed: int) -> list[Record]:
@@ -109,10 +120,13 @@ def coloured_records(n: int, seed: int) -> list[Record]:
 def settings_for(tiny_lm, out, **changes):
     return TrainSettings(
         **{
-            "model": tiny_lm, "out": out, "epochs": 3, "learning_rate": 3e-3,
-            "batch_size": 8, "save_every": 10, **changes,
+            "base": str(tiny_lm), "out": out, "epochs": 3, "learning_rate": 3e-3,
+            "save_every": 10, **changes,
         }
     )  # fmt: skip
+
+
+EIGHT = BatchSettings(batch_size=8)
 
 
 def test_a_trained_model_tells_right_from_wrong(tiny_lm, tmp_path):
@@ -120,12 +134,15 @@ def test_a_trained_model_tells_right_from_wrong(tiny_lm, tmp_path):
     result = train(
         coloured_records(160, 1),
         settings_for(tiny_lm, tmp_path / "prm"),
-        on_progress=lambda done, total: told.append((done, total)),
+        batches=EIGHT,
+        on_progress=lambda done, total, logs: told.append((done, total)),
     )
     assert told[-1] == (60, 60)
     assert result.n_examples == 160
     assert result.losses[-1][1] < 0.2 < result.losses[0][1]
-    assert read_note(tmp_path / "prm") == {"family": "step_end", "trained_from": "tiny_lm"}
+    assert read_note(tmp_path / "prm") == {
+        "family": "step_end", "trained_from": "tiny_lm", "kind": "step", "loss": "cross_entropy",
+    }  # fmt: skip
     scorer = DiscriminativeScorer(tmp_path / "prm", device="cpu")
     unseen = coloured_records(40, 2)
     for r, scored in zip(unseen, scorer.score([r.trajectory for r in unseen]), strict=True):
@@ -135,27 +152,49 @@ def test_a_trained_model_tells_right_from_wrong(tiny_lm, tmp_path):
 
 def test_a_killed_run_resumes_to_the_same_weights(tiny_lm, tmp_path):
     records = coloured_records(96, 3)
-    train(records, settings_for(tiny_lm, tmp_path / "whole"))
+    train(records, settings_for(tiny_lm, tmp_path / "whole"), batches=EIGHT)
 
-    def killer(done, total):
+    def killer(done, total, logs):
         if done == 25:
             raise KeyboardInterrupt
 
     killed = settings_for(tiny_lm, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        train(records, killed, on_progress=killer)
+        train(records, killed, batches=EIGHT, on_progress=killer)
     assert not (tmp_path / "killed").exists()
-    checkpoints = tmp_path / "killed.checkpoints"
-    # A half-written newer checkpoint must not be taken.
-    shutil.copytree(checkpoints / "checkpoint-20", checkpoints / "checkpoint-24")
-    (checkpoints / "checkpoint-24" / "trainer_state.json").unlink()
-    first_step = []
-    train(records, killed, on_progress=lambda done, _: first_step.append(done))
-    assert first_step[0] == 21
+    folder = tmp_path / "killed.checkpoints"
+    assert [c.name for c in checkpoints(folder)] == ["checkpoint-10", "checkpoint-20"]
+    # What a kill in the middle of saving leaves is swept.
+    shutil.copytree(folder / "checkpoint-20", folder / ".aside" / "checkpoint-30")
+    done = []
+    train(records, killed, batches=EIGHT, on_progress=lambda n, *_: done.append(n))
+    assert done[0] == 21
     whole, again = (
         (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")
     )
     assert whole == again
+
+
+def test_a_checkpoint_that_was_changed_is_refused(tiny_lm, tmp_path):
+    def killer(done, total, logs):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    settings = settings_for(tiny_lm, tmp_path / "prm")
+    with pytest.raises(KeyboardInterrupt):
+        train(coloured_records(48, 3), settings, batches=EIGHT, on_progress=killer)
+    folder = tmp_path / "prm.checkpoints"
+    found = newest(folder)
+    assert found is not None
+    assert found.name == "checkpoint-10"
+    with (found / "optimizer.pt").open("r+b") as file:
+        file.seek(100)
+        file.write(b"x")
+    with pytest.raises(RunFolderError, match=r"optimizer\.pt is not what it was"):
+        train(coloured_records(48, 3), settings, batches=EIGHT)
+    (found / "manifest.json").unlink()
+    with pytest.raises(RunFolderError, match="has no manifest"):
+        newest(folder)
 
 
 def test_checkpoints_of_another_run_are_refused(tiny_lm, tmp_path):
@@ -164,9 +203,11 @@ def test_checkpoints_of_another_run_are_refused(tiny_lm, tmp_path):
         train(records, settings_for(tiny_lm, tmp_path / "prm"), on_progress=interrupt)
     with pytest.raises(RunFolderError, match="other settings or data"):
         train(records, settings_for(tiny_lm, tmp_path / "prm", seed=5))
+    with pytest.raises(RunFolderError, match="different: examples"):
+        train(coloured_records(16, 4), settings_for(tiny_lm, tmp_path / "prm"))
 
 
-def interrupt(done, total):
+def interrupt(done, total, logs):
     raise KeyboardInterrupt
 
 
@@ -175,19 +216,20 @@ def test_nothing_to_train_on_is_an_error(tiny_lm, tmp_path):
         train([record("a", [None])], settings_for(tiny_lm, tmp_path / "prm"))
 
 
-def test_accumulation_changes_nothing(tiny_lm, tmp_path):
-    """8 at a time equals 2 at a time, four times: what a mean of means would not give."""
+def test_how_a_step_is_cut_changes_nothing(tiny_lm, tmp_path):
+    """Eight solutions in one pass, or each in its own; shared beginnings or not."""
     records = coloured_records(48, 4)
-    for name, batch, accumulate in (("wide", 8, 1), ("narrow", 2, 4)):
-        train(
-            records,
-            settings_for(
-                tiny_lm, tmp_path / name, batch_size=batch, accumulate=accumulate, epochs=1
-            ),
-        )
-    wide, narrow = (
-        DiscriminativeScorer(tmp_path / name, device="cpu").score([r.trajectory for r in records])
-        for name in ("wide", "narrow")
-    )
-    for a, b in zip(wide, narrow, strict=True):
-        assert a.values == pytest.approx(b.values, abs=1e-3)
+    ways = {
+        "one": BatchSettings(batch_size=8),
+        "each": BatchSettings(batch_size=8, pass_tokens=1),
+        "apart": BatchSettings(batch_size=8, share=False),
+    }
+    losses, scores = {}, {}
+    for name, batches in ways.items():
+        result = train(records, settings_for(tiny_lm, tmp_path / name, epochs=1), batches=batches)
+        losses[name] = [loss for _, loss in result.losses]
+        scorer = DiscriminativeScorer(tmp_path / name, device="cpu")
+        scores[name] = [v for s in scorer.score([r.trajectory for r in records]) for v in s.values]
+    for name in ("each", "apart"):
+        assert losses[name] == pytest.approx(losses["one"], abs=1e-5)
+        assert scores[name] == pytest.approx(scores["one"], abs=1e-3)

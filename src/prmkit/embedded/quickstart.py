@@ -216,13 +216,9 @@ def _train(
         train(
             labelled,
             TrainSettings(
-                model=weights / "prm",
-                out=folder,
-                learning_rate=2e-5,
-                batch_size=16,
-                seed=settings.seed,
+                base=str(weights / "prm"), out=folder, learning_rate=2e-5, seed=settings.seed
             ),
-            on_progress=lambda done, total: say("train", done, total),
+            on_progress=lambda done, total, logs: say("train", done, total),
         )
     return folder
 

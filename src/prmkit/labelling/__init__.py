@@ -1,6 +1,7 @@
 """Where labels come from: estimators that ask for rollouts, drivers that run them, and people."""
 
 from prmkit.labelling.consensus import Agreed, confident, consensus, places
+from prmkit.labelling.critiques import critiques_of, with_critiques
 from prmkit.labelling.first_error import first_error, sequential
 from prmkit.labelling.human import Annotation, Solution, annotated, gather, merged
 from prmkit.labelling.in_process import Budget, Progress, drive, label, run
@@ -28,6 +29,7 @@ __all__ = [
     "annotated",
     "confident",
     "consensus",
+    "critiques_of",
     "drive",
     "first_error",
     "gather",
@@ -41,4 +43,5 @@ __all__ = [
     "run",
     "self_consistency",
     "sequential",
+    "with_critiques",
 ]

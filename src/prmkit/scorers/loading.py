@@ -36,12 +36,14 @@ class Resolved(NamedTuple):
         family: the name of its family.
         known: its line of the table, where it has one.
         folded: the layout that its head was folded into, if it was.
+        reference: the model that its note says it is compared with, if it does.
     """
 
     folder: Path
     family: str
     known: Checkpoint | None
     folded: Layout | None
+    reference: str | None = None
 
 
 def resolve(model: Path | str, family: str | None = None) -> Resolved:
@@ -73,7 +75,7 @@ def resolve(model: Path | str, family: str | None = None) -> Resolved:
         raise UnknownCheckpoint(str(model), BY_ID)
     if name not in FAMILIES:
         raise UnknownName("family of reward models", name, FAMILIES)
-    return Resolved(folder, name, known, layout_of(note))
+    return Resolved(folder, name, known, layout_of(note), note.get("reference"))
 
 
 def load_scorer(model: Path | str | None = None, settings: ModelSettings | None = None) -> Scorer:
@@ -142,7 +144,8 @@ def _scorer(found: Resolved, settings: ModelSettings) -> Scorer:
             f"the family {found.family!r} is not read from a server; leave --server out"
         )
     if found.family in IMPLICIT:
-        other = settings.reference or (found.known.reference if found.known else None)
+        table = found.known.reference if found.known else None
+        other = settings.reference or found.reference or table
         return ImplicitScorer(
             found.folder,
             None if other is None else find_checkpoint(other),

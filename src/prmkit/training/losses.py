@@ -1,32 +1,166 @@
-"""Losses of reward models: pure functions of logits and targets."""
+"""Losses of reward models: pure functions of a model's outputs and targets.
+
+Each is a sum over its items (labelled steps, solutions, pairs), so that the caller divides by the
+items of the whole optimiser step, over all its parts and processes: a mean of means would weigh
+short solutions and small parts more.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LossName = Literal["cross_entropy", "squared_error", "ranking", "pairwise", "preference"]
 
-def two_class_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over steps of the cross-entropy of a two-class head.
 
-        L = - Σ_i [ y_i log p_i + (1 - y_i) log(1 - p_i) ],  p_i = softmax(logits_i)[1]
+def _wide(numbers: Tensor) -> Tensor:
+    """In float32 at least: half precision loses what losses are made of."""
+    import torch
 
-    A sum, so that the caller divides by the number of labelled steps of the whole batch, over
-    all its parts: a mean of means would weigh short solutions more.
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of a head of classes.
+
+        L = - Σ_i w_i Σ_c y_ic log softmax(logits_i)_c
 
     Args:
-        logits: [L, 2], class 1 is "right".
-        targets: [L] in [0, 1]; soft labels stay soft.
+        logits: [L, C].
+        targets: [L, C], each row adds up to 1; soft labels stay soft.
+        weights: [L].
 
-    Returns:
-        A scalar.
-
-    Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 2, with a two-class head.
+    Reference: Wang et al. 2023, Math-Shepherd, arXiv:2312.08935, eq. 2, for two classes.
     """
     import torch.nn.functional as functional
 
-    log_probs = functional.log_softmax(logits.float(), dim=-1)
-    targets = targets.to(log_probs.dtype)
-    return -(targets * log_probs[:, 1] + (1 - targets) * log_probs[:, 0]).sum()
+    log_probs = functional.log_softmax(_wide(logits), dim=-1)
+    return -(weights * (targets * log_probs).sum(dim=-1)).sum()
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of one logit.
+
+        L = - Σ_i w_i [ y_i log σ(x_i) + (1 - y_i) log σ(-x_i) ]
+
+    Args:
+        logits: [L].
+        targets: [L] in [0, 1].
+        weights: [L].
+    """
+    import torch.nn.functional as functional
+
+    logits = _wide(logits)
+    right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    return -(weights * (targets * right + (1 - targets) * wrong)).sum()
+
+
+def squared_error(values: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """L = Σ_i w_i (v_i - y_i)².
+
+    Args:
+        values: [L].
+        targets: [L].
+        weights: [L].
+    """
+    return (weights * (_wide(values) - targets) ** 2).sum()
+
+
+def ranking(values: Tensor, right: Tensor, solution: Tensor, margin: float = 4.0) -> Tensor:
+    """Values of right steps rise, and those of wrong ones lie below them by a margin.
+
+        L = - Σ_solutions 1/|C| Σ_t log [ e^{Q_ct} / ( Σ_{q<=t} e^{Q_cq} + Σ_w e^{Q_w + ζ} ) ]
+
+    over the right steps c_1, c_2, … of a solution in order and its wrong steps w. A solution
+    without a right step has no term.
+
+    Args:
+        values: [L], the steps of each solution in order.
+        right: [L], whether each is.
+        solution: [L], of which solution, numbered from 0.
+        margin: ζ.
+
+    Reference: Li and Li 2024, PQM, arXiv:2410.11287 (comparative loss, ζ = 4).
+    """
+    import torch
+
+    values = _wide(values)
+    n = int(solution.max()) + 1 if len(solution) else 0
+    total = values.sum() * 0
+    for i in range(n):
+        own = solution == i
+        good, bad = values[own & right], values[own & ~right]
+        if not len(good):
+            continue
+        below = torch.logcumsumexp(good, dim=0)
+        if len(bad):
+            below = torch.logaddexp(below, torch.logsumexp(bad + margin, dim=0))
+        total = total + (below - good).mean()
+    return total
+
+
+def pairwise(better: Tensor, worse: Tensor) -> Tensor:
+    """L = - Σ log σ(better - worse), of pairs of steps that follow the same prefix.
+
+    Args:
+        better: [P] values.
+        worse: [P] values.
+
+    Reference: Bradley and Terry 1952; of steps, Luo et al. 2024, arXiv:2406.06592 (pairwise loss).
+    """
+    import torch.nn.functional as functional
+
+    return -functional.logsigmoid(_wide(better) - _wide(worse)).sum()
+
+
+def implicit_cross_entropy(
+    log_ratios: Tensor, targets: Tensor, weights: Tensor, beta: float = 0.05
+) -> Tensor:
+    """Outcome labels teach β times a log-ratio of policies, and with it the reward of each step.
+
+        L = - Σ_i w_i [ y_i log σ(β r_i) + (1 - y_i) log σ(-β r_i) ],
+        r_i = Σ_t log π(t) / π_ref(t)
+
+    Args:
+        log_ratios: [N] sums over the response's tokens.
+        targets: [N] in [0, 1].
+        weights: [N].
+        beta: β.
+
+    Reference: Yuan et al. 2024, arXiv:2412.01981 (cross-entropy loss).
+    """
+    return binary_cross_entropy(beta * _wide(log_ratios), targets, weights)
+
+
+def direct_preference(better: Tensor, worse: Tensor, beta: float = 0.05) -> Tensor:
+    """L = - Σ log σ(β (better - worse)), of log-ratios of a right and a wrong response.
+
+    Args:
+        better: [P] log-ratios.
+        worse: [P] log-ratios.
+        beta: β.
+
+    Reference: Rafailov et al. 2023, DPO, arXiv:2305.18290; for implicit PRMs Yuan et al.
+    2024, arXiv:2412.01981.
+    """
+    return pairwise(beta * better, beta * worse)
+
+
+def pairs_of(targets: Tensor, group: Tensor) -> tuple[list[int], list[int]]:
+    """Of items of one group, all pairs of a better and a worse one.
+
+    Args:
+        targets: [N].
+        group: [N] numbers of groups.
+
+    Returns:
+        [P] the numbers of the better ones, and of the worse ones.
+    """
+    members: dict[int, list[int]] = {}
+    for i, number in enumerate(group.tolist()):
+        members.setdefault(number, []).append(i)
+    values = targets.tolist()
+    found = [(i, j) for own in members.values() for i in own for j in own if values[i] > values[j]]
+    return [i for i, _ in found], [j for _, j in found]

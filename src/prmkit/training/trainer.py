@@ -1,8 +1,7 @@
-"""Trains a discriminative PRM: a two-class head on a language model, read at the steps' ends.
+"""Trains models that score steps: records in, a model folder out.
 
-The loop is `transformers.Trainer`: checkpoints, resuming, mixed precision and many GPUs are its
-own. What is ours is the rendering (the scorer's), the loss, and its normalisation: the sum over
-labelled steps, divided by the number of labelled steps of the whole optimiser step.
+The loop is `transformers.Trainer`; what is ours is the rendering (the scorer's), the losses, their
+normalisation, which solutions make a step, and checkpoints that are whole or absent.
 """
 
 from __future__ import annotations
@@ -11,72 +10,78 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prmkit.checkpoints import (
+    find_checkpoint,
+    fingerprint,
+    load_config,
     load_tokenizer,
     quiet_transformers,
     save_model,
-    start_token_classifier,
 )
-from prmkit.errors import (
-    MissingDependency,
-    NothingToMeasure,
-    PrmkitError,
-    RunFolderError,
-)
-from prmkit.files import atomic_text
+from prmkit.errors import MissingDependency, NothingToMeasure, RunFolderError
+from prmkit.files import write_json
 from prmkit.records import Record
-from prmkit.scorers.families import discriminative
-from prmkit.scorers.families.heads import Linear
 from prmkit.settings import above, at_least
-from prmkit.training.losses import two_class_cross_entropy
-from prmkit.training.targets import Dropped, Example, make_examples
+from prmkit.training import loop
+from prmkit.training.batches import BatchSettings, plan_steps, steps_of_an_epoch
+from prmkit.training.checkpoints import newest, sweep
+from prmkit.training.implicit import ImplicitSettings
+from prmkit.training.kinds import Family, KindName, examples_of, family_of, objective
+from prmkit.training.losses import LossName
+from prmkit.training.objective import Objective, Place
+from prmkit.training.targets import Dropped, Example, Weighting
 
 logger = logging.getLogger(__name__)
-
-IGNORED = -100.0
-"""Marks padding among targets; the Trainer counts what is not this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a PRM is trained.
+    """What is trained, and how.
 
     Attributes:
-        model: folder of the language model (or earlier PRM) to start from.
-        out: folder of the PRM; checkpoints lie beside it in ``OUT.checkpoints``.
-        family: how the model will read steps.
+        base: folder, or id on the hub, of the language model (or earlier model) to start from.
+        out: folder of the model; checkpoints lie beside it in ``OUT.checkpoints``.
+        kind: step (two classes), value (one number), tokens (two tokens of the language model),
+            classes (human ratings), rank (PQM), pairs (alternatives of a step), outcome (an
+            outcome reward model), outcome_tokens (one at every token), implicit (a log-ratio to a
+            reference, from outcomes) or generative (critiques that agree with labels).
+        family: how the model will read steps; by default the kind's own.
+        loss: by default the kind's own; step, value, tokens and outcome also take squared_error,
+            outcome_tokens cross_entropy, implicit preference (DPO).
+        weighting: certainty weighs each label by how sure its maker was.
         epochs: passes over the data.
         learning_rate: peak of the cosine schedule.
-        batch_size: trajectories in one forward pass.
-        accumulate: forward passes per optimiser step.
         warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
-        max_tokens: longer trajectories are left out, and counted; by default the model's limit.
+        max_tokens: longer solutions lose their last steps, and are counted; by default the
+            model's limit.
+        checkpoint_gradients: compute activations again instead of keeping them.
         save_every: optimiser steps between checkpoints.
         seed: of the head's first weights and of the order.
     """
 
-    model: Path
-    out: Path
-    family: str = "step_end"
+    base: str
+    out: Path = Path("runs/train")
+    kind: KindName = "step"
+    family: str | None = None
+    loss: LossName | None = None
+    weighting: Weighting = "none"
     epochs: float = 1.0
     learning_rate: float = 1e-4
-    batch_size: int = 16
-    accumulate: int = 1
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_tokens: int | None = None
+    checkpoint_gradients: bool = False
     save_every: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         above(0, epochs=self.epochs, learning_rate=self.learning_rate)
-        at_least(1, batch_size=self.batch_size, accumulate=self.accumulate)
         at_least(1, save_every=self.save_every)
         at_least(0, warmup=self.warmup, weight_decay=self.weight_decay)
         if self.max_tokens is not None:
@@ -87,11 +92,11 @@ class TrainResult(NamedTuple):
     """What a training run did.
 
     Attributes:
-        out: the folder of the PRM.
-        n_examples: trajectories trained on.
+        out: the folder of the model.
+        n_examples: solutions trained on.
         n_labels: labelled steps among them.
-        dropped: records that gave no example.
-        losses: (optimiser step, mean loss per labelled step) as logged.
+        dropped: what was not trained on.
+        losses: (optimiser step, mean loss of an item) as logged.
     """
 
     out: Path
@@ -101,197 +106,228 @@ class TrainResult(NamedTuple):
     losses: list[tuple[int, float]]
 
 
+class Prepared(NamedTuple):
+    """What will be trained, before a model is loaded.
+
+    Attributes:
+        family: how it reads.
+        objective: what it learns.
+        examples: from what.
+        dropped: what is left out.
+        tokenizer: of the base.
+        limit: tokens of a sequence at most.
+    """
+
+    family: Family
+    objective: Objective
+    examples: list[Example]
+    dropped: Dropped
+    tokenizer: Any
+    limit: int | None
+
+
+def prepare(
+    records: Sequence[Record],
+    settings: TrainSettings,
+    implicit: ImplicitSettings | None = None,
+) -> Prepared:
+    """Render what will be trained on; no weights are loaded.
+
+    Args:
+        records: see `train`.
+        settings: see `TrainSettings`.
+        implicit: of the kind implicit.
+
+    Raises:
+        CheckpointError: if the base has no tokenizer, or it lacks a token that is needed.
+        InvalidRecord: if a record has no labels, or of another kind.
+        InvalidSetting: if kind, family, loss and other settings do not go together.
+        NothingToMeasure: if no record gives an example, or there is nothing to tell apart.
+        UnknownName: if there is no such family.
+    """
+    kind, weighting = settings.kind, settings.weighting
+    base = find_checkpoint(settings.base)
+    family = family_of(kind, settings.family)
+    tokenizer = load_tokenizer(base)
+    limit = settings.max_tokens or getattr(load_config(base), "max_position_embeddings", None)
+    aim = objective(kind, family, tokenizer, settings.loss, implicit=implicit, weighting=weighting)
+    examples, dropped = examples_of(records, kind, family, tokenizer, limit, weighting)
+    if not examples:
+        why = [
+            f"{n} {what}"
+            for n, what in (
+                (dropped.unlabelled, "have no label"),
+                (dropped.too_long, f"do not fit into {limit} tokens"),
+                (dropped.disagree, "critiques disagree with the labels"),
+                (dropped.unreadable, "critiques have no verdict"),
+            )
+            if n
+        ]
+        raise NothingToMeasure(
+            f"none of {len(records)} records can be trained on: {', '.join(why) or 'there is none'}"
+        )
+    targets = {target for example in examples for target in example.targets}
+    if len(targets) == 1 and kind != "generative":
+        raise NothingToMeasure(
+            f"all labels are {targets.pop():g}: there is nothing to tell apart. Are the labels "
+            "those of --threshold and --neutral that you mean?"
+        )
+    if not aim.items(examples):
+        raise NothingToMeasure(
+            f"the loss {aim.loss} has nothing to compare: no two of {len(examples)} solutions are "
+            "a better and a worse one of the same problem (of the same prefix, where steps are "
+            "compared)"
+        )
+    return Prepared(family, aim, examples, dropped, tokenizer, limit)
+
+
 def train(
     records: Sequence[Record],
     settings: TrainSettings,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    batches: BatchSettings | None = None,
+    implicit: ImplicitSettings | None = None,
+    on_progress: loop.Told | None = None,
 ) -> TrainResult:
-    """Train a discriminative PRM and write it, whole, to ``settings.out``.
+    """Train a model and write it, whole, to ``settings.out``.
 
-    Interrupted, it resumes from the last whole checkpoint when called again with the same
-    settings; a half-written one is passed over.
+    Interrupted, it resumes from the newest checkpoint when called again with the same settings.
+    Started by torchrun it runs as one of several processes, which learn what one would.
 
     Args:
-        records: with hard or soft labels.
+        records: with labels of the kind; with outcomes (``trajectory.correct``, or the label of
+            the last labelled step) or with critiques (`prmkit.training.critiques`) where those
+            are learnt.
         settings: see `TrainSettings`.
-        on_progress: told the optimiser steps done and their total.
+        batches: see `BatchSettings`.
+        implicit: of the kind implicit; see `ImplicitSettings`.
+        on_progress: told the optimiser steps done, their total, and what is logged.
 
     Raises:
         CheckpointError: if the model to start from cannot be loaded.
-        NothingToMeasure: if no record gives an example.
-        RunFolderError: if the checkpoints beside ``out`` belong to other settings.
-        PrmkitError: if started as one of several processes.
+        RunFolderError: if the checkpoints beside ``out`` belong to other settings or data, or
+            are damaged.
+        PrmkitError: as `prepare`, or if the loss is no finite number.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise PrmkitError(
-            "this trainer runs as one process; it was started as one of "
-            f"{os.environ['WORLD_SIZE']}. Start it without torchrun"
-        )
-    model, tokenizer = _start_model(settings)
-    family = discriminative(settings.family)
-    limit = settings.max_tokens or getattr(model.config, "max_position_embeddings", None)
-    examples, dropped = make_examples(records, family, tokenizer, limit)
-    if dropped.too_long or dropped.unlabelled:
-        logger.warning("left out: %s", dropped)
-    if not examples:
-        raise NothingToMeasure(
-            f"none of {len(records)} records can be trained on: {dropped.unlabelled} have no "
-            f"label, {dropped.too_long} are longer than {limit} tokens"
-        )
+    batches = batches or BatchSettings()
+    implicit = implicit or ImplicitSettings()
+    prepared = prepare(records, settings, implicit)
+    if prepared.dropped:
+        logger.warning("left out: %s", prepared.dropped)
+    n_solutions = len({example.solution for example in prepared.examples})
+    n_steps = max(1, round(settings.epochs * steps_of_an_epoch(n_solutions, batches)))
     folder = settings.out.with_name(settings.out.name + ".checkpoints")
-    _claim(folder, settings, examples)
-    trainer = _make_trainer(model, examples, settings, folder, on_progress)
+    world, rank = _processes()
+    first = rank == 0
+    if first:
+        sweep(folder / ".aside")
+        _claim(folder, settings, batches, implicit, prepared.examples)
+    model = loop.trainable(_start(settings, prepared.objective), prepared.objective)
+    place = Place(find_checkpoint(settings.base), folder, batches, rank, world)
+    examples = prepared.objective.complete(prepared.examples, model, place)
+    plans = plan_steps(
+        examples,
+        n_steps,
+        batches,
+        world=world,
+        seed=settings.seed,
+        together=prepared.objective.together,
+    )
+    steps = loop.Steps(examples, plans, prepared.objective, batches.share)
     with quiet_transformers():
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    note = {"family": settings.family, "trained_from": settings.model.name}
-    save_model(settings.out, model, tokenizer, note)
-    losses = [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
-    shutil.rmtree(folder)
-    n_labels = sum(len(example.targets) for example in examples)
-    return TrainResult(settings.out, len(examples), n_labels, dropped, losses)
+        logged = loop.run(
+            model, steps, _loop_settings(settings, n_steps), folder,
+            resume=newest(folder), on_progress=on_progress,
+        )  # fmt: skip
+    if first:
+        note = {
+            "family": prepared.family.name,
+            "trained_from": Path(settings.base).name,
+            "kind": settings.kind,
+            "loss": prepared.objective.loss,
+            **prepared.objective.note(_found_again(settings.base)),
+        }
+        save_model(settings.out, loop.released(model), prepared.tokenizer, note)
+        shutil.rmtree(folder)
+    n_labels = sum(len(example.targets) for example in prepared.examples)
+    losses = [(step, entry["loss"]) for step, entry in logged]
+    return TrainResult(settings.out, n_solutions, n_labels, prepared.dropped, losses)
 
 
-def _start_model(settings: TrainSettings) -> tuple[Any, Any]:
+def _found_again(name: str) -> str:
+    """A model as it is found from another folder too."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _processes() -> tuple[int, int]:
+    """How many processes train, and which of them this is."""
+    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
+
+def _start(settings: TrainSettings, aim: Objective) -> Any:
     try:
         import accelerate  # noqa: F401
     except ImportError:
         raise MissingDependency("accelerate", "train", "training") from None
     from transformers import set_seed
 
-    tokenizer = load_tokenizer(settings.model)
     set_seed(settings.seed)
-    head = discriminative(settings.family).head
-    if not isinstance(head, Linear):
-        raise PrmkitError(
-            f"this trainer trains families with one linear head; {settings.family!r} has "
-            f"{type(head).__name__}"
-        )
-    return start_token_classifier(settings.model, head.n_outputs).train(), tokenizer
+    return aim.start(find_checkpoint(settings.base)).train()
 
 
-def _claim(folder: Path, settings: TrainSettings, examples: Sequence[Example]) -> None:
+def _loop_settings(settings: TrainSettings, n_steps: int) -> loop.LoopSettings:
+    import torch
+
+    return loop.LoopSettings(
+        n_steps=n_steps,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        save_every=settings.save_every,
+        seed=settings.seed,
+        bf16=torch.cuda.is_available(),
+        checkpoint_gradients=settings.checkpoint_gradients,
+        report_to=(),
+    )
+
+
+_FREE = ("out", "save_every")
+"""Settings on which what is learnt does not depend."""
+
+
+def _claim(
+    folder: Path,
+    settings: TrainSettings,
+    batches: BatchSettings,
+    implicit: ImplicitSettings,
+    examples: Sequence[Example],
+) -> None:
     """Mark the checkpoint folder with what it belongs to, or refuse another's."""
+    told = {k: v for k, v in asdict(settings).items() if k not in _FREE} | asdict(implicit)
     claim = {
-        "settings": {key: str(value) for key, value in asdict(settings).items()},
-        "n_examples": len(examples),
-        "n_tokens": sum(len(example.ids) for example in examples),
-        "sum_of_targets": sum(sum(example.targets) for example in examples),
+        "settings": {key: str(value) for key, value in told.items()},
+        "batch_size": batches.batch_size,
+        "group": batches.group,
+        "base": fingerprint(find_checkpoint(settings.base)),
+        "examples": _digest(examples),
     }
     file = folder / "claim.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != claim:
-        raise RunFolderError(
-            f"{folder} holds checkpoints of a run with other settings or data. Give another "
-            "output folder, or remove it"
-        )
-    with atomic_text(file) as out:
-        json.dump(claim, out, indent=1)
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if there != claim:
+            names = [k for k in claim if there.get(k) != claim[k]]
+            raise RunFolderError(
+                f"{folder} holds checkpoints of a run with other settings or data (different: "
+                f"{', '.join(names)}). Give another output folder, or remove it"
+            )
+        return
+    write_json(file, claim)
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint with all its parts; the Trainer would take a half-written one."""
-    parts = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-    whole = [
-        path
-        for path in folder.glob("checkpoint-*")
-        # The Trainer writes its state last.
-        if (path / "trainer_state.json").is_file() and all((path / p).is_file() for p in parts)
-    ]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+def _digest(examples: Sequence[Example]) -> str:
+    import hashlib
 
-
-def collate(examples: Sequence[Example]) -> dict[str, Any]:
-    """Pad examples on the right: ids [N, T], positions [N, L] and labels [N, L]."""
-    import torch
-
-    width = max(len(example.ids) for example in examples)
-    n_labels = max(len(example.targets) for example in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    positions = torch.zeros(len(examples), n_labels, dtype=torch.long)
-    labels = torch.full((len(examples), n_labels), IGNORED)
-    for row, example in enumerate(examples):
-        ids[row, : len(example.ids)] = torch.tensor(example.ids)
-        positions[row, : len(example.positions)] = torch.tensor(example.positions)
-        labels[row, : len(example.targets)] = torch.tensor(example.targets)
-    return {"input_ids": ids, "positions": positions, "labels": labels}
-
-
-def batch_loss(model: Any, inputs: dict[str, Any], n_labels: Any) -> Any:
-    """The loss of one collated batch, divided by the labelled steps of the whole step."""
-    import torch
-
-    body = getattr(model, model.base_model_prefix)
-    # Padding is on the right of a causal model: nothing before it can see it.
-    hidden = body(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
-    kept = inputs["labels"] != IGNORED
-    rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(kept)[kept]
-    logits = model.score(hidden[rows, inputs["positions"][kept]])
-    return two_class_cross_entropy(logits, inputs["labels"][kept]) / n_labels
-
-
-def _make_trainer(
-    model: Any,
-    examples: list[Example],
-    settings: TrainSettings,
-    folder: Path,
-    on_progress: Callable[[int, int], None] | None,
-) -> Any:
-    import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-
-    class PRMTrainer(Trainer):
-        def compute_loss(
-            self,
-            model: Any,
-            inputs: dict[str, Any],
-            return_outputs: bool = False,
-            num_items_in_batch: Any = None,
-        ) -> Any:
-            n_labels = num_items_in_batch
-            if n_labels is None:
-                n_labels = (inputs["labels"] != IGNORED).sum()
-            loss = batch_loss(self.accelerator.unwrap_model(model), inputs, n_labels)
-            return (loss, {}) if return_outputs else loss
-
-    class Progress(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if on_progress is not None:
-                on_progress(state.global_step, state.max_steps)
-
-    n_steps = -(-len(examples) // (settings.batch_size * settings.accumulate)) * settings.epochs
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(n_steps * settings.warmup),
-        bf16=torch.cuda.is_available(),
-        logging_steps=max(1, int(n_steps // 50)),
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        seed=settings.seed,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    # One device: the loss reads the model's parts, which a data-parallel wrapper would hide.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    trainer = PRMTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=examples,
-        data_collator=collate,
-        callbacks=[Progress()],
-    )
-    # The loss is already divided by the labelled steps of the whole optimiser step; without
-    # this the Trainer would divide it by the number of forward passes as well.
-    trainer.model_accepts_loss_kwargs = True
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    told = hashlib.sha256()
+    for example in examples:
+        told.update(json.dumps([getattr(example, f) for f in example._fields]).encode())
+    return told.hexdigest()

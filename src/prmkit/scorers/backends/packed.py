@@ -146,13 +146,13 @@ def _attention(
             key, value = torch.cat(keys, dim=1), torch.cat(values, dim=1)
     if packed.bounds is not None:
         lengths = [k.shape[1] for k in keys]
-        out = _variable_length(
+        out = variable_length(
             query, key, value, packed.bounds, packed.lengths, lengths, scaling, sliding_window
         )
     else:
         out = torch.cat(
             [
-                _one(q, k, v, scaling, sliding_window)
+                one_sequence(q, k, v, scaling, sliding_window)
                 for q, k, v in zip(
                     torch.split(query, packed.lengths, dim=1), keys, values, strict=True
                 )
@@ -162,7 +162,7 @@ def _attention(
     return out[None], None
 
 
-def _one(
+def one_sequence(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -192,7 +192,7 @@ def _one(
     )[0]
 
 
-def _variable_length(
+def variable_length(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -273,8 +273,8 @@ def run(body: Any, segments: Sequence[Segment], *, keep: bool = False) -> Ran:
     plan = _Plan(lengths, [s.after for s in segments], kept, None)
     if by_kernel(body):
         plan.bounds = (
-            _cumulated(lengths, device),
-            _cumulated([o + n for o, n in zip(offsets, lengths, strict=True)], device),
+            cumulated(lengths, device),
+            cumulated([o + n for o, n in zip(offsets, lengths, strict=True)], device),
         )
     with torch.inference_mode():
         out = body(input_ids=ids, position_ids=position_ids, use_cache=False, packed=plan)
@@ -286,7 +286,8 @@ def run(body: Any, segments: Sequence[Segment], *, keep: bool = False) -> Ran:
     )
 
 
-def _cumulated(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+def cumulated(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """[N + 1] where each of N sequences begins, and where the last one ends."""
     import torch
 
     return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)

@@ -233,7 +233,7 @@ def _stacked(tensors: Tensors, key: str) -> tuple[torch.Tensor, torch.Tensor]:
     return tensors[f"{key}.weight"], tensors[f"{key}.bias"]
 
 
-class _Rule(NamedTuple):
+class LogitRule(NamedTuple):
     """What a model does to its logits before they are used.
 
     Attributes:
@@ -247,12 +247,12 @@ class _Rule(NamedTuple):
     tied: bool
 
 
-def _rule(folder: Path) -> _Rule:
-    config = load_config(folder)
+def logit_rule(config: Any) -> LogitRule:
+    """What a model of this configuration does to its logits."""
     divisor = getattr(config, "logits_scaling", None) or 1.0
     factor = getattr(config, "logit_scale", None) or 1.0
     cap = getattr(config, "final_logit_softcapping", None)
-    return _Rule(factor / divisor, cap, bool(getattr(config, "tie_word_embeddings", False)))
+    return LogitRule(factor / divisor, cap, bool(getattr(config, "tie_word_embeddings", False)))
 
 
 def load_logits(folder: Path, dtype: Any) -> Any:
@@ -263,7 +263,7 @@ def load_logits(folder: Path, dtype: Any) -> Any:
     """
     from prmkit.scorers.backends.modules import Logits
 
-    tensors, rule = Tensors(folder), _rule(folder)
+    tensors, rule = Tensors(folder), logit_rule(load_config(folder))
     bias = tensors.get("lm_head.bias")
     return Logits(
         tensors[_output(tensors, rule)].to(dtype),
@@ -277,7 +277,7 @@ def _some_logits(tensors: Tensors, rows: list[int], width: int) -> Any:
     """The logits of a few tokens; one linear layer where the model does not cap them."""
     from prmkit.scorers.backends.modules import Logits
 
-    rule = _rule(tensors.folder)
+    rule = logit_rule(load_config(tensors.folder))
     weight = tensors.rows(_output(tensors, rule), rows).float()
     bias = tensors["lm_head.bias"][rows].float() if "lm_head.bias" in tensors else None
     if rule.cap is not None:
@@ -287,7 +287,7 @@ def _some_logits(tensors: Tensors, rows: list[int], width: int) -> Any:
 
 def _mean_logit(tensors: Tensors, width: int) -> Any:
     """The mean logit of the vocabulary, which is one row."""
-    rule = _rule(tensors.folder)
+    rule = logit_rule(load_config(tensors.folder))
     if rule.cap is not None or "lm_head.bias" in tensors:
         raise CheckpointError(
             f"{str(tensors.folder)!r} caps its logits or has a bias for them; their mean is no "
@@ -297,7 +297,7 @@ def _mean_logit(tensors: Tensors, width: int) -> Any:
     return _linear(rule.factor * matrix.mean(0, keepdim=True), None, width)
 
 
-def _output(tensors: Tensors, rule: _Rule) -> str:
+def _output(tensors: Tensors, rule: LogitRule) -> str:
     """The name of the output matrix; that of the embeddings where the model says they are tied."""
     names = _OUTPUT if rule.tied else _OUTPUT[:1]
     name = next((name for name in names if name in tensors), None)

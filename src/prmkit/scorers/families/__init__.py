@@ -24,6 +24,7 @@ from prmkit.scorers.families import (
     rlhflow,
     skywork,
     step_end,
+    step_heads,
     think_prm,
     trl,
     universal_prm,
@@ -48,6 +49,9 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
     found.name: found
     for found in (
         step_end.STEP_END_FAMILY,
+        step_heads.VALUE,
+        step_heads.RANK,
+        step_heads.CLASSES,
         math_shepherd.FAMILY,
         rlhflow.FAMILY,
         rlhflow.BLANK_LINE,

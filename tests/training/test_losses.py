@@ -1,0 +1,189 @@
+"""Losses against numbers worked out by hand, and what must hold of all of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prmkit.training import losses
+from prmkit.training.heads import HeadObjective
+
+LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_cross_entropy_by_hand():
+    # softmax(0, ln 3) = (1/4, 3/4).
+    logits = tensor([0.0, LN3])
+    one = tensor(1.0)
+    right = losses.cross_entropy(logits, tensor([0.0, 1.0]), one)  # -ln 3/4
+    wrong = losses.cross_entropy(logits, tensor([1.0, 0.0]), one)  # -ln 1/4
+    soft = losses.cross_entropy(logits, tensor([0.25, 0.75]), one)  # 1/4 ln 4 + 3/4 ln 4/3
+    assert right.item() == pytest.approx(LN4 - LN3)
+    assert wrong.item() == pytest.approx(LN4)
+    assert soft.item() == pytest.approx(0.25 * LN4 + 0.75 * (LN4 - LN3))
+    # Two steps, of weights 2 and 1/2: 2 · ln 4/3 + 1/2 · ln 4.
+    both = losses.cross_entropy(
+        logits.repeat(2, 1), tensor([0.0, 1.0], [1.0, 0.0]), tensor(2.0, 0.5)
+    )
+    assert both.item() == pytest.approx(2 * (LN4 - LN3) + 0.5 * LN4)
+
+
+def test_cross_entropy_of_three_classes_by_hand():
+    # softmax(0, 0, ln 2) = (1/4, 1/4, 1/2).
+    logits = tensor([0.0, 0.0, LN2], [0.0, 0.0, LN2])
+    targets = tensor([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
+    assert losses.cross_entropy(logits, targets, tensor(1.0, 1.0)).item() == pytest.approx(
+        LN4 + LN2
+    )
+
+
+def test_binary_cross_entropy_by_hand():
+    # σ(ln 3) = 3/4.
+    found = losses.binary_cross_entropy(
+        tensor(LN3, LN3, LN3), tensor(1.0, 0.0, 0.75), tensor(1.0, 1.0, 2.0)
+    )
+    by_hand = (LN4 - LN3) + LN4 + 2 * (0.75 * (LN4 - LN3) + 0.25 * LN4)
+    assert found.item() == pytest.approx(by_hand)
+    # Far out it is a straight line, and no infinity: -ln σ(-1000) = 1000.
+    far = losses.binary_cross_entropy(tensor(1000.0), tensor(0.0), tensor(1.0))
+    assert far.item() == pytest.approx(1000)
+
+
+def test_squared_error_by_hand():
+    # 2 · (3/4 - 1)² + (1/2 - 0)² = 1/8 + 1/4.
+    found = losses.squared_error(tensor(0.75, 0.5), tensor(1.0, 0.0), tensor(2.0, 1.0))
+    assert found.item() == pytest.approx(0.375)
+
+
+def test_ranking_by_hand():
+    # Right steps of values 0 and ln 2, a wrong one of value 0; ζ = ln 2, so the wrong one weighs 2.
+    #   t = 1: e^0 / (e^0 + 2) = 1/3        t = 2: 2 / (1 + 2 + 2) = 2/5
+    #   L = (ln 3 + ln 5/2) / 2
+    values, right = tensor(0.0, LN2, 0.0), torch.tensor([True, True, False])
+    one = torch.zeros(3, dtype=torch.long)
+    by_hand = (LN3 + math.log(2.5)) / 2
+    assert losses.ranking(values, right, one, LN2).item() == pytest.approx(by_hand)
+    # Where the wrong step stands plays no part.
+    again = losses.ranking(values[[2, 0, 1]], right[[2, 0, 1]], one, LN2)
+    assert again.item() == pytest.approx(by_hand)
+    # ζ = 4 by default; a wrong step of value -4 weighs 1: 1/2 and 2/4.
+    far = losses.ranking(tensor(0.0, LN2, -4.0), right, one)
+    assert far.item() == pytest.approx(LN2)
+    # No wrong step: 1/1 and 2/3. No right step: no term.
+    assert losses.ranking(values[:2], right[:2], one[:2]).item() == pytest.approx(
+        (0 + math.log(1.5)) / 2
+    )
+    assert losses.ranking(values, ~torch.ones(3, dtype=torch.bool), one).item() == 0
+
+
+def test_pairs_by_hand():
+    # σ(ln 3) = 3/4, σ(0) = 1/2.
+    found = losses.pairwise(tensor(LN3 + 5, 1.0), tensor(5.0, 1.0))
+    assert found.item() == pytest.approx((LN4 - LN3) + LN2)
+    assert losses.pairwise(tensor()[:0], tensor()[:0]).item() == 0
+    # Groups 0 and 1; of group 0 two better than one, of group 1 nothing to compare.
+    targets, groups = tensor(1.0, 0.0, 0.5, 1.0, 1.0), torch.tensor([0, 0, 0, 1, 1])
+    better, worse = losses.pairs_of(targets, groups)
+    assert sorted(zip(better, worse, strict=True)) == [(0, 1), (0, 2), (2, 1)]
+
+
+def test_implicit_losses_by_hand():
+    # β r = ln 3 for r = 20 ln 3 and β = 1/20.
+    ratios = tensor(20 * LN3, 20 * LN3)
+    found = losses.implicit_cross_entropy(ratios, tensor(1.0, 0.0), tensor(1.0, 3.0))
+    assert found.item() == pytest.approx((LN4 - LN3) + 3 * LN4)
+    preferred = losses.direct_preference(tensor(10 * LN3 + 7), tensor(7.0), beta=0.1)
+    assert preferred.item() == pytest.approx(LN4 - LN3)
+
+
+def test_half_precision_is_widened():
+    logits = torch.tensor([[0.0, 9.0]], dtype=torch.bfloat16)
+    targets, weights = torch.tensor([[0.0, 1.0]]), torch.ones(1)
+    found = losses.cross_entropy(logits, targets, weights)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(math.log1p(math.exp(-9)), rel=1e-3)
+
+
+numbers = st.floats(-30, 30, allow_nan=False)
+steps = st.lists(
+    st.tuples(numbers, numbers, st.floats(0, 1), st.floats(0.1, 3)), min_size=1, max_size=12
+)
+
+
+@given(st.lists(st.tuples(numbers, numbers, st.booleans()), min_size=1, max_size=9))
+def test_soft_labels_of_0_and_1_are_hard_labels(items):
+    """As torch has them for hard labels, of two classes and of one logit."""
+    logits = torch.tensor([(a, b) for a, b, _ in items], dtype=torch.float64)
+    classes = torch.tensor([int(c) for *_, c in items])
+    ones = torch.ones(len(items), dtype=torch.float64)
+    functional = torch.nn.functional
+    hard = functional.cross_entropy(logits, classes, reduction="sum")
+    shares = functional.one_hot(classes, 2).double()
+    assert losses.cross_entropy(logits, shares, ones).item() == pytest.approx(hard.item())
+    hard = functional.binary_cross_entropy_with_logits(
+        logits[:, 0], classes.double(), reduction="sum"
+    )
+    found = losses.binary_cross_entropy(logits[:, 0], classes.double(), ones)
+    assert found.item() == pytest.approx(hard.item())
+    # Two classes are one logit, their difference; whichever of them means "right".
+    blank = torch.zeros(len(items), dtype=torch.long)
+    one = losses.binary_cross_entropy(logits[:, 1] - logits[:, 0], classes.double(), ones)
+    for right, columns in ((1, [0, 1]), (0, [1, 0])):
+        aim = HeadObjective("cross_entropy", right, (), 2)
+        two = aim.of_numbers(logits[:, columns], classes.double(), ones, blank, blank)
+        assert two.item() == pytest.approx(one.item())
+
+
+@given(steps, st.integers(0, 12))
+def test_a_sum_over_parts_is_the_whole(items, cut):
+    """Of every loss whose items are steps."""
+    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*items, strict=True)]
+    logits, targets, weights = torch.stack(columns[:2], dim=1), columns[2], columns[3]
+    shares = torch.stack([1 - targets, targets], dim=1)
+
+    def of(part):
+        return torch.stack(
+            [
+                losses.cross_entropy(logits[part], shares[part], weights[part]),
+                losses.binary_cross_entropy(logits[part, 0], targets[part], weights[part]),
+                losses.squared_error(logits[part, 0], targets[part], weights[part]),
+                losses.pairwise(logits[part, 0], logits[part, 1]),
+                losses.implicit_cross_entropy(logits[part, 0], targets[part], weights[part]),
+                losses.direct_preference(logits[part, 0], logits[part, 1]),
+            ]
+        )
+
+    whole = of(slice(None))
+    assert torch.allclose(of(slice(0, cut)) + of(slice(cut, None)), whole)
+    assert (whole >= 0).all()
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(numbers, st.booleans()), min_size=1, max_size=5), min_size=1, max_size=5
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_ranking_is_a_sum_over_solutions_in_any_order(solutions, rng):
+    def of(chosen):
+        flat = [(value, right, i) for i, own in enumerate(chosen) for value, right in own]
+        values, rights, owners = zip(*flat, strict=True)
+        return losses.ranking(
+            torch.tensor(values, dtype=torch.float64), torch.tensor(rights), torch.tensor(owners)
+        ).item()
+
+    whole = of(solutions)
+    assert sum(of([own]) for own in solutions) == pytest.approx(whole)
+    shuffled = rng.sample(solutions, len(solutions))
+    assert of(shuffled) == pytest.approx(whole)
+    # Only differences count.
+    moved = [[(value + 3, right) for value, right in own] for own in solutions]
+    assert of(moved) == pytest.approx(whole, abs=1e-9)

@@ -57,7 +57,7 @@ def main(told: dict) -> None:
     except KeyboardInterrupt:
         os._exit(7)
     if os.environ.get("RANK", "0") == "0":
-        with open(told["notes"], "w") as file:
+        with Path(told["notes"]).open("w") as file:
             json.dump({"losses": result.losses, "norms": norms}, file)
 
 

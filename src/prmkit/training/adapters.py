@@ -27,7 +27,7 @@ class AdapterSettings:
     """
 
     lora_rank: int = 0
-    lora_alpha: float | None = None
+    lora_alpha: int | None = None
     lora_targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -115,7 +115,9 @@ class Looks:
         if not all(math.isfinite(x) for of_step in numbers for x in of_step):
             return Unscored(reason="the model gave a number that is not finite")
         return StepScores(
-            values=tuple(self._family.read(numbers)), semantics=self._family.semantics
+            values=tuple(self._family.read(numbers)),
+            semantics=self._family.semantics,
+            model="in training",
         )
 
 
@@ -133,9 +135,7 @@ def _rows(rendered: Rendered, number: int, problem: str) -> list[Example]:
     for i, end in enumerate(rendered.ends):
         ids = rendered.ids[: rendered.positions[i] + 1] + list(end)
         begin = [rendered.starts[i]]
-        rows.append(
-            Example(ids, [len(ids) - 1], [0.0], [1.0], begin, number * _STEPS + i, problem)
-        )
+        rows.append(Example(ids, [len(ids) - 1], [0.0], [1.0], begin, number * _STEPS + i, problem))
     return rows
 
 
@@ -152,5 +152,3 @@ def _reshard(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "reshard"):
             module.reshard()
-
-

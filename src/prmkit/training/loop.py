@@ -131,4 +131,5 @@ def part_numbers(model: Any, part: Part, objective: Objective) -> Tensor:
         # Sharded weights are whole only while their layer is called.
         every: Tensor = head(rows)
         return every[:, list(objective.tokens)]
-    return rows @ head.weight[list(objective.tokens)].T
+    numbers = rows @ head.weight[list(objective.tokens)].T
+    return numbers

@@ -212,7 +212,9 @@ def _step_trainer() -> type[Any]:
         prmkit_resume: Path | None
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return SequentialSampler(train_dataset or self.train_dataset)
+            del train_dataset
+            steps: Any = self.train_dataset
+            return SequentialSampler(steps)
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             del num_items_in_batch
@@ -271,8 +273,7 @@ def _step_trainer() -> type[Any]:
                 sweep(folder / ".aside")
                 place.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
-            optimizer = self.optimizer.optimizer
-            states.save(self.model, optimizer, self.lr_scheduler, place, first=first)
+            states.save(self.model, self._own_optimizer(), self.lr_scheduler, place, first=first)
             self._save_rng_state(str(place))
             # The mean over processes is the loss of the step; each goes on with it.
             mean = self.accelerator.gather(self._tr_loss).mean().item()
@@ -292,8 +293,13 @@ def _step_trainer() -> type[Any]:
 
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
             if checkpoint is not None:
-                optimizer = self.optimizer.optimizer
-                states.load_optimizer(self.model, optimizer, self.lr_scheduler, Path(checkpoint))
+                own = self._own_optimizer()
+                states.load_optimizer(self.model, own, self.lr_scheduler, Path(checkpoint))
+
+        def _own_optimizer(self) -> Any:
+            """The optimiser inside of accelerate's."""
+            wrapped: Any = self.optimizer
+            return wrapped.optimizer
 
     return StepTrainer
 

@@ -173,10 +173,11 @@ def prepare(records: Sequence[Record], settings: TrainSettings) -> Prepared:
             f"label, {dropped.too_long} have no labelled step within {limit} tokens"
         )
     targets = {target for example in examples for target in example.targets}
-    if len(targets) == 1:
+    if len(targets) == 1 or max(targets) <= 0:
+        shown = ", ".join(f"{target:g}" for target in sorted(targets))
         raise NothingToMeasure(
-            f"all labels are {targets.pop():g}: there is nothing to tell apart. Are the labels "
-            "those of --threshold and --neutral that you mean?"
+            f"all labels are {shown}: there is nothing to tell apart. Are the labels those of "
+            "--threshold and --neutral that you mean?"
         )
     return Prepared(family, aim, examples, dropped, tokenizer, limit)
 

@@ -52,10 +52,7 @@ def _options(file: Path, known: set[str], said: set[str]) -> Iterator[str]:
         if isinstance(value, dict):
             raise FormatError(f"{key!r} holds a table; options are not nested", file)
         if isinstance(value, bool):
-            if value:
-                yield option
-            elif f"--no-{option[2:]}" in known:
-                yield f"--no-{option[2:]}"
+            yield f"{option}={str(value).lower()}"
         elif isinstance(value, list):
             for one in value:
                 yield from (option, str(one))

@@ -19,9 +19,11 @@ from prmkit.formats.labels import LabelPolicy
 from prmkit.records import Record, StepScores, Unscored
 from prmkit.training.adapters import AdapterSettings
 from prmkit.training.batches import BatchSettings
-from prmkit.training.kinds import KINDS
+
+# The types of inherited options are looked up by their names in this module.
+from prmkit.training.kinds import KINDS, KindName, LossName  # noqa: F401
 from prmkit.training.settings import MachineSettings, WatchSettings
-from prmkit.training.targets import labels_for
+from prmkit.training.targets import Weighting, labels_for  # noqa: F401
 from prmkit.training.trainer import (
     HeldOut,
     Parts,

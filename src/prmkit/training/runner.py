@@ -252,7 +252,10 @@ def _step_trainer() -> type[Any]:
             due = step == self.state.max_steps or (every and step % every == 0)
             if look is not None and due and step != self.prmkit_looked:
                 self.prmkit_looked = step
+                # Logging the figures must not stand for logging the loss.
+                also = self.control.should_log
                 self.log({f"eval_{name}": value for name, value in look(self.model).items()})
+                self.control.should_log = also
                 found = progress_of(
                     self.state.log_history,
                     self.prmkit_settings.best_by,

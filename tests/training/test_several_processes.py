@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torchrun_child
 from safetensors.torch import load_file
 
 from prmkit.errors import InvalidSetting
+from prmkit.tiny_checkpoints import tiny_checkpoint
 from prmkit.training.settings import MachineSettings
 
-CHILD = Path(__file__).with_name("torchrun_child.py")
+CHILD = Path(torchrun_child.__file__)
 
 
 def trained(tiny_lm, place: Path, processes: int, *, expect=0, **told) -> dict:
@@ -27,6 +29,9 @@ def trained(tiny_lm, place: Path, processes: int, *, expect=0, **told) -> dict:
     batches = {"batch_size": 8, "pass_tokens": 300, **told.pop("batches", {})}
     notes = place / "notes.json"
     told = {"n": 48, "settings": settings, "batches": batches, "notes": str(notes), **told}
+    if processes == 1 and not expect:
+        torchrun_child.main(told)
+        return noted(place, notes)
     command = [sys.executable, str(CHILD), json.dumps(told)]
     if processes > 1:
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -38,6 +43,10 @@ def trained(tiny_lm, place: Path, processes: int, *, expect=0, **told) -> dict:
         assert done.returncode != 0, done.stderr
         return {}
     assert done.returncode == 0, done.stderr
+    return noted(place, notes)
+
+
+def noted(place: Path, notes: Path) -> dict:
     weights = load_file(place / "prm" / "model.safetensors")
     assert [f.name for f in place.iterdir() if "checkpoints" in f.name] == []
     return {**json.loads(notes.read_text()), "weights": weights}
@@ -66,7 +75,7 @@ def test_two_processes_learn_what_one_does(tiny_lm, tmp_path):
     "how",
     [
         {},
-        {"settings": {"kind": "tokens", "family": "math_shepherd"}},
+        {"settings": {"kind": "tokens"}},
         {"settings": {"kind": "outcome"}},
         {"adapters": {"lora_rank": 4}},
         {"settings": {"checkpoint_gradients": True}},
@@ -74,9 +83,29 @@ def test_two_processes_learn_what_one_does(tiny_lm, tmp_path):
     ids=["step", "tokens", "outcome", "lora", "checkpointing"],
 )
 def test_a_sharded_model_learns_what_a_whole_one_does(tiny_lm, tmp_path, how):
-    one = trained(tiny_lm, tmp_path / "one", 1, **how)
-    sharded = trained(tiny_lm, tmp_path / "sharded", 2, machine={"parallel": "sharded"}, **how)
+    base = tiny_lm
+    if "kind" in how.get("settings", {}) and how["settings"]["kind"] == "tokens":
+        base = tiny_checkpoint("math_shepherd", tmp_path / "base")
+    one = trained(base, tmp_path / "one", 1, **how)
+    sharded = trained(base, tmp_path / "sharded", 2, machine={"parallel": "sharded"}, **how)
     assert_alike(one, sharded, 1e-5, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["replicated", "sharded"])
+def test_several_processes_judge_a_model_together(tiny_lm, tmp_path, parallel):
+    how = {"watch": {"eval_every": 2}, "batches": {"pass_tokens": 150}}
+    one = trained(tiny_lm, tmp_path / "one", 1, **how)
+    two = trained(tiny_lm, tmp_path / "two", 2, machine={"parallel": parallel}, **how)
+    assert_alike(one, two, 1e-5, 1e-4)
+    assert one["figures"].keys() >= {"first_error_f1", "brier"}
+    assert one["figures"] == pytest.approx(two["figures"], abs=1e-5)
+    curves = [
+        [json.loads(line) for line in (tmp_path / name / "prm" / "metrics.jsonl").open()]
+        for name in ("one", "two")
+    ]
+    assert [e["step"] for e in curves[0]] == [e["step"] for e in curves[1]]
+    assert sum("eval_brier" in e for e in curves[1]) == 3
 
 
 @pytest.mark.slow

@@ -8,43 +8,34 @@ import sys
 import warnings
 from pathlib import Path
 
-import torch
+import transformers
+from test_training import coloured_records
 
-# Warnings are errors here as in the other tests; but torch's own start warns of itself.
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", module=r"(torch|accelerate)\b.*")
-
-from test_training import coloured_records  # noqa: E402
-
-from prmkit.training.adapters import AdapterSettings  # noqa: E402
-from prmkit.training.batches import BatchSettings  # noqa: E402
-from prmkit.training.settings import MachineSettings  # noqa: E402
-from prmkit.training.trainer import TrainSettings, train  # noqa: E402
+from prmkit.cli.train import judged
+from prmkit.training.adapters import AdapterSettings
+from prmkit.training.batches import BatchSettings
+from prmkit.training.settings import MachineSettings, WatchSettings
+from prmkit.training.trainer import HeldOut, TrainSettings, train
 
 
-def watched(seen: list[float]):
-    """Note the length of all gradients of each optimiser step."""
-    import transformers
-
+def main(told: dict) -> None:
+    """Train as told, and note losses, lengths of all gradients, and figures."""
+    norms: list[float] = []
     clip = transformers.Trainer._clip_grad_norm
 
     def noting(self, model):
         norm = clip(self, model)
-        seen.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+        norms.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
         return norm
-
-    transformers.Trainer._clip_grad_norm = noting
-
-
-def main(told: dict) -> None:
-    torch.set_num_threads(1)
-    norms: list[float] = []
-    watched(norms)
 
     def stop(done, total, logs):
         if done == told.get("stop"):
-            raise KeyboardInterrupt
+            os._exit(7)
 
+    held_out = None
+    if "watch" in told:
+        held_out = HeldOut(coloured_records(10, 9), judged)
+    transformers.Trainer._clip_grad_norm = noting
     try:
         result = train(
             coloured_records(told["n"], 4),
@@ -52,14 +43,19 @@ def main(told: dict) -> None:
             batches=BatchSettings(**told["batches"]),
             machine=MachineSettings(**told.get("machine", {})),
             adapters=AdapterSettings(**told.get("adapters", {})),
+            watch=WatchSettings(**told.get("watch", {})),
+            held_out=held_out,
             on_progress=stop,
         )
-    except KeyboardInterrupt:
-        os._exit(7)
+    finally:
+        transformers.Trainer._clip_grad_norm = clip
     if os.environ.get("RANK", "0") == "0":
-        with Path(told["notes"]).open("w") as file:
-            json.dump({"losses": result.losses, "norms": norms}, file)
+        notes = {"losses": result.losses, "norms": norms, "figures": result.figures}
+        Path(told["notes"]).write_text(json.dumps(notes))
 
 
 if __name__ == "__main__":
+    # Warnings are errors here as in the other tests; but torch's own start warns of itself.
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", module=r"(torch|accelerate)\b.*")
     main(json.loads(sys.argv[1]))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prmkit.errors import PrmkitError
+from prmkit.errors import InvalidSetting, PrmkitError
 from prmkit.training import states
 from prmkit.training.checkpoints import seal, sweep
 from prmkit.training.loop import Steps
@@ -198,74 +198,14 @@ def _cut_metrics(file: Path, step: int) -> None:
         out.writelines(f"{line}\n" for line in kept)
 
 
-def _step_trainer() -> type[Any]:
-    """The Trainer's class, made when transformers is needed."""
-    import torch
-    from torch.utils.data import SequentialSampler
+def _saving() -> type[Any]:
+    """A Trainer whose checkpoints are sealed, and the same for any number of processes."""
     from transformers import Trainer
 
-    class StepTrainer(Trainer):
+    class SavingTrainer(Trainer):
         prmkit_folder: Path
         prmkit_settings: LoopSettings
-        prmkit_look: Look | None
-        prmkit_looked: int | None
         prmkit_resume: Path | None
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            del train_dataset
-            steps: Any = self.train_dataset
-            return SequentialSampler(steps)
-
-        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-            del num_items_in_batch
-            self._go_on_with_mean()
-            model.train()
-            # Gradients are averaged over processes; ours is a sum over all of them.
-            factor = self.accelerator.num_processes / max(inputs.items, 1e-12)
-            total = torch.zeros((), device=self.args.device)
-            for number, part in enumerate(inputs.parts, 1):
-                last = number == len(inputs.parts)
-                waits = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
-                with waits, self.compute_loss_context_manager():
-                    loss = model(part) * factor
-                    self.accelerator.backward(loss)
-                total += loss.detach()
-            if not torch.isfinite(total):
-                raise PrmkitError(
-                    f"the loss of step {self.state.global_step + 1} is {total.item()}; a lower "
-                    "learning rate may help, or there are weights that are no numbers"
-                )
-            return total
-
-        def _go_on_with_mean(self) -> None:
-            """After a resume: the losses that the next mean adds up, as they were."""
-            resume, self.prmkit_resume = self.prmkit_resume, None
-            if resume is None:
-                return
-            mean = json.loads((resume / _MEAN_FILE).read_text(encoding="utf-8"))
-            self._tr_loss += mean["sum"]
-            self._globalstep_last_logged = mean["since"]
-
-        def _maybe_log_save_evaluate(self, *told: Any, **more: Any) -> None:
-            step, look = self.state.global_step, self.prmkit_look
-            every = self.prmkit_settings.eval_every
-            due = step == self.state.max_steps or (every and step % every == 0)
-            if look is not None and due and step != self.prmkit_looked:
-                self.prmkit_looked = step
-                # Logging the figures must not stand for logging the loss.
-                also = self.control.should_log
-                self.log({f"eval_{name}": value for name, value in look(self.model).items()})
-                self.control.should_log = also
-                found = progress_of(
-                    self.state.log_history,
-                    self.prmkit_settings.best_by,
-                    self.prmkit_settings.patience,
-                )
-                if found.stop or found.best == step:
-                    self.control.should_save = True
-                if found.stop:
-                    self.control.should_training_stop = True
-            super()._maybe_log_save_evaluate(*told, **more)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             # Aside, then sealed and renamed: a checkpoint is whole or absent.
@@ -303,6 +243,77 @@ def _step_trainer() -> type[Any]:
             """The optimiser inside of accelerate's."""
             wrapped: Any = self.optimizer
             return wrapped.optimizer
+
+        def _go_on_with_mean(self) -> None:
+            """After a resume: the losses that the next mean adds up, as they were."""
+            resume, self.prmkit_resume = self.prmkit_resume, None
+            if resume is None:
+                return
+            mean = json.loads((resume / _MEAN_FILE).read_text(encoding="utf-8"))
+            self._tr_loss += mean["sum"]
+            self._globalstep_last_logged = mean["since"]
+
+    return SavingTrainer
+
+
+def _step_trainer() -> type[Any]:
+    """The Trainer's class, made when transformers is needed."""
+    import torch
+    from torch.utils.data import SequentialSampler
+
+    base: Any = _saving()
+
+    class StepTrainer(base):  # type: ignore[misc]
+        prmkit_look: Look | None
+        prmkit_looked: int | None
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            del train_dataset
+            steps: Any = self.train_dataset
+            return SequentialSampler(steps)
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            del num_items_in_batch
+            self._go_on_with_mean()
+            model.train()
+            # Gradients are averaged over processes; ours is a sum over all of them.
+            factor = self.accelerator.num_processes / max(inputs.items, 1e-12)
+            total = torch.zeros((), device=self.args.device)
+            for number, part in enumerate(inputs.parts, 1):
+                last = number == len(inputs.parts)
+                waits = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+                with waits, self.compute_loss_context_manager():
+                    loss = model(part) * factor
+                    self.accelerator.backward(loss)
+                total += loss.detach()
+            if not torch.isfinite(total):
+                raise PrmkitError(
+                    f"the loss of step {self.state.global_step + 1} is {total.item()}; a lower "
+                    "learning rate may help, or there are weights that are no numbers"
+                )
+            return total
+
+        def _maybe_log_save_evaluate(self, *told: Any, **more: Any) -> None:
+            step, look = self.state.global_step, self.prmkit_look
+            every = self.prmkit_settings.eval_every
+            due = step == self.state.max_steps or (every and step % every == 0)
+            if look is not None and due and step != self.prmkit_looked:
+                self.prmkit_looked = step
+                # Logging the figures must not stand for logging the loss.
+                also, how = self.control.should_log, self.prmkit_settings
+                figures = look(self.model)
+                if how.best_by not in figures:
+                    raise InvalidSetting(
+                        f"best_by is {how.best_by!r}; the figures are {', '.join(figures)}"
+                    )
+                self.log({f"eval_{name}": value for name, value in figures.items()})
+                self.control.should_log = also
+                found = progress_of(self.state.log_history, how.best_by, how.patience)
+                if found.stop or found.best == step:
+                    self.control.should_save = True
+                if found.stop:
+                    self.control.should_training_stop = True
+            super()._maybe_log_save_evaluate(*told, **more)
 
     return StepTrainer
 

@@ -330,7 +330,13 @@ def read_note(path: Path | str) -> dict[str, Any]:
     return note
 
 
-def save_model(folder: Path | str, model: Any, tokenizer: Any, note: Mapping[str, Any]) -> None:
+def save_model(
+    folder: Path | str,
+    model: Any,
+    tokenizer: Any,
+    note: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+) -> None:
     """Write a model folder whole: under a temporary name, synced, then renamed.
 
     Args:
@@ -338,9 +344,12 @@ def save_model(folder: Path | str, model: Any, tokenizer: Any, note: Mapping[str
         model: a transformers model.
         tokenizer: its tokenizer.
         note: what `read_note` will give back.
+        files: texts that go beside the weights, by name.
     """
     with whole_folder(folder) as place:
         with quiet_transformers():
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)
         (place / NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        for name, text in (files or {}).items():
+            (place / name).write_text(text, encoding="utf-8")

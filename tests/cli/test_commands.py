@@ -238,7 +238,7 @@ def test_sample_label_train_score(prm, tmp_path):
     records = list(read_records(labelled / "records.jsonl"))
     assert {r.labels.kind for r in records} == {"soft"}
     code, out, err = prm(
-        "train", labelled / "records.jsonl", "--model", "embedded/policy", "--out",
+        "train", labelled / "records.jsonl", "--base", "embedded/policy", "--out",
         tmp_path / "prm", "--batch-size", 4, "--json",
     )  # fmt: skip
     assert code == 0, err
@@ -283,9 +283,12 @@ def test_train_needs_a_decision_on_neutral_ratings(prm, tmp_path):
     row = {
         "id": "x",
         "problem": "q",
-        "steps": [{"completions": [{"text": "a", "rating": 0}], "chosen_completion": 0}],
+        "steps": [
+            {"completions": [{"text": "a", "rating": 0}], "chosen_completion": 0},
+            {"completions": [{"text": "b", "rating": -1}], "chosen_completion": 0},
+        ],
     }
-    arguments = ("train", put(tmp_path / "a.jsonl", row), "--model", "embedded/policy", "--out")
+    arguments = ("train", put(tmp_path / "a.jsonl", row), "--base", "embedded/policy", "--out")
     code, _, err = prm(*arguments, tmp_path / "prm")
     assert code == 1
     assert "decide what a neutral one means" in err.replace("\n", " ")
@@ -364,7 +367,7 @@ def test_control_characters_are_made_harmless():
         (["sample", "--samples", "0"], "samples is 0; it must be at least 1"),
         (["label", "a.jsonl", "--rollouts", "0"], "rollouts is 0; it must be at least 1"),
         (
-            ["train", "a.jsonl", "--model", "embedded/policy", "--epochs", "0"],
+            ["train", "a.jsonl", "--base", "embedded/policy", "--epochs", "0"],
             "epochs is 0.0; it must be above 0",
         ),
     ],

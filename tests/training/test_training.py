@@ -140,8 +140,11 @@ def test_a_trained_model_tells_right_from_wrong(tiny_lm, tmp_path):
     assert told[-1] == (60, 60)
     assert result.n_examples == 160
     assert result.losses[-1][1] < 0.2 < result.losses[0][1]
-    assert read_note(tmp_path / "prm") == {
+    note = read_note(tmp_path / "prm")
+    assert len(note.pop("run")) == 64
+    assert note == {
         "family": "step_end", "trained_from": "tiny_lm", "kind": "step", "loss": "cross_entropy",
+        "step": 60,
     }  # fmt: skip
     scorer = DiscriminativeScorer(tmp_path / "prm", device="cpu")
     unseen = coloured_records(40, 2)
@@ -199,16 +202,37 @@ def test_a_checkpoint_that_was_changed_is_refused(tiny_lm, tmp_path):
 
 def test_checkpoints_of_another_run_are_refused(tiny_lm, tmp_path):
     records = coloured_records(16, 3)
+    saved = {"save_every": 1}
     with pytest.raises(KeyboardInterrupt):
         train(records, settings_for(tiny_lm, tmp_path / "prm"), on_progress=interrupt)
+    # Nothing was saved, so there is nothing to belong to anybody.
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        train(records, settings_for(tiny_lm, tmp_path / "prm", **saved), on_progress=interrupt)
     with pytest.raises(RunFolderError, match="other settings or data"):
         train(records, settings_for(tiny_lm, tmp_path / "prm", seed=5))
     with pytest.raises(RunFolderError, match="different: examples"):
         train(coloured_records(16, 4), settings_for(tiny_lm, tmp_path / "prm"))
+    # How often it saves is free.
+    train(records, settings_for(tiny_lm, tmp_path / "prm", save_every=3))
 
 
 def interrupt(done, total, logs):
-    raise KeyboardInterrupt
+    if done == 2:
+        raise KeyboardInterrupt
+
+
+def test_a_finished_run_is_not_repeated(tiny_lm, tmp_path):
+    records, settings = coloured_records(16, 3), settings_for(tiny_lm, tmp_path / "prm")
+    result = train(records, settings)
+    before = {f.name: f.stat().st_mtime_ns for f in settings.out.iterdir()}
+    told = []
+    again = train(records, settings, on_progress=lambda *one: told.append(one))
+    assert again == result
+    assert told == [(3, 3, {})]
+    assert before == {f.name: f.stat().st_mtime_ns for f in settings.out.iterdir()}
+    train(records, settings_for(tiny_lm, tmp_path / "prm", seed=5))
+    assert before != {f.name: f.stat().st_mtime_ns for f in settings.out.iterdir()}
 
 
 def test_nothing_to_train_on_is_an_error(tiny_lm, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, Parameter
 
 from prmkit import __version__
+from prmkit.cli.configs import expanded
 from prmkit.cli.console import STANDARD_INPUT, failed, interrupted
 from prmkit.errors import PrmkitError
 
@@ -42,6 +43,11 @@ for _name, _help in {
     app.command(f"prmkit.cli.{_module}:{_module}", name=_name, help=_help)
 
 
+def _options_of_train() -> set[str]:
+    known = app["train"].assemble_argument_collection()
+    return {name for argument in known for name in argument.names if name.startswith("--")}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Tries of a request that come to a good end are nobody's concern.
     logging.getLogger("stamina").setLevel(logging.ERROR)
     try:
+        if tokens[:1] == ["train"]:
+            tokens = ["train", *expanded(tokens[1:], _options_of_train)]
         command, bound, _ = app.parse_args(tokens)
         code = command(*bound.args, **bound.kwargs)
     except PrmkitError as error:

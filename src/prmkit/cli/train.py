@@ -2,60 +2,251 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.names import model_folder
-from prmkit.formats.files import read_records
+from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure
+from prmkit.formats.files import numbered_records
 from prmkit.formats.labels import LabelPolicy
+from prmkit.records import Record, StepScores, Unscored
+from prmkit.training.adapters import AdapterSettings
 from prmkit.training.batches import BatchSettings
+
+# The types of inherited options are looked up by their names in this module.
 from prmkit.training.implicit import ImplicitSettings
-from prmkit.training.trainer import TrainSettings
+from prmkit.training.kinds import KINDS, KindName  # noqa: F401
+from prmkit.training.losses import LossName  # noqa: F401
+from prmkit.training.settings import MachineSettings, WatchSettings
+from prmkit.training.targets import Weighting, taught_by  # noqa: F401
+from prmkit.training.trainer import (
+    HeldOut,
+    Parts,
+    TrainResult,
+    TrainSettings,
+    processes,
+)
 from prmkit.training.trainer import train as run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings(TrainSettings):
+    __doc__ = TrainSettings.__doc__
+    out: Annotated[Path, Parameter(alias="-o")] = Path("runs/train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What the command does.
+
+    Attributes:
+        from_: format of the data; by default what its first rows say.
+        eval: labelled solutions that are not trained on, by which the model is judged: first-error
+            F1, and AUC within problems.
+        config: a TOML, JSON or YAML file of options by name; what is given here wins.
+        dry_run: tell what would be trained, and load no weights.
+        push: an id on the Hugging Face hub, ORG/NAME, where the finished model goes; the hub's
+            token is that of `hf auth login`.
+        json: print what was done as JSON.
+    """
+
+    from_: str | None = None
+    eval: Path | None = None
+    config: Path | None = None
+    dry_run: bool = False
+    push: str | None = None
+    json: bool = False
 
 
 def train(
     data: Path,
     /,
-    settings: Annotated[TrainSettings, Parameter(name="*")],
+    settings: Annotated[_Settings, Parameter(name="*")],
     *,
+    task: Annotated[TaskSettings | None, Parameter(name="*")] = None,
     batches: Annotated[BatchSettings | None, Parameter(name="*")] = None,
+    adapters: Annotated[AdapterSettings | None, Parameter(name="*")] = None,
+    machine: Annotated[MachineSettings | None, Parameter(name="*")] = None,
+    watch: Annotated[WatchSettings | None, Parameter(name="*")] = None,
     implicit: Annotated[ImplicitSettings | None, Parameter(name="*")] = None,
     policy: Annotated[LabelPolicy | None, Parameter(name="*")] = None,
-    from_: str | None = None,
-    json: bool = False,
 ) -> int:
     """Train a model that scores steps, on labelled ones.
 
-    Interrupted, it goes on from its last checkpoint when it is given again.
+    Interrupted, it goes on from its last checkpoint when it is given again. Several processes are
+    started by torchrun: torchrun --nproc-per-node 8 --no-python prm train …
 
     Args:
         data: labelled solutions, in any format that prm convert reads.
-        from_: format of the data; by default what its first rows say.
-        json: print what was done as JSON.
     """
-    policy = policy or LabelPolicy()
-    records = [
-        r if r.labels is None else r.replace(labels=policy.apply(r.labels))
-        for r in read_records(data, from_)
-    ]
+    task, policy = task or TaskSettings(), policy or LabelPolicy()
+    parts = Parts(
+        batches or BatchSettings(),
+        machine or MachineSettings(),
+        adapters or AdapterSettings(),
+        watch or WatchSettings(),
+        implicit or ImplicitSettings(),
+    )
+    if task.push is not None:
+        from prmkit.cli.push import check_hub
+
+        check_hub(task.push)
     settings = replace(settings, base=str(model_folder(settings.base)))
-    loss = ""
+    records = _records(data, task.from_, policy, settings)
+    held_out = None
+    if task.eval is not None:
+        held_out = HeldOut(_held_out(task.eval, policy, records), judged)
+    parts.watch.check(held_out is not None)
+    if task.dry_run:
+        from prmkit.cli.rehearsal import rehearse
+
+        return rehearse(records, settings, parts, as_json=task.json)
+    sources = [_source(data, policy), *([_source(task.eval, None)] if task.eval else [])]
+    result = _train(records, settings, parts, held_out, sources, quiet=task.json)
+    if processes()[1]:
+        _tell(result, task)
+    return INCOMPLETE if result.dropped else DONE
+
+
+def _train(
+    records: Sequence[Record],
+    settings: TrainSettings,
+    parts: Parts,
+    held_out: HeldOut | None,
+    sources: Sequence[str],
+    *,
+    quiet: bool,
+) -> TrainResult:
+    notes: dict[str, str] = {}
 
     def told(done: int, total: int, logs: Mapping[str, float]) -> None:
-        nonlocal loss
-        loss = f"loss {logs['loss']:.3f}" if "loss" in logs else loss
-        progress("train", done, total, loss)
+        for name, shown in (("loss", "loss"), (f"eval_{parts.watch.best_by}", parts.watch.best_by)):
+            if name in logs:
+                notes[name] = f"{shown} {logs[name]:.3f}"
+        progress("train", done, total, "  ".join(notes.values()))
 
-    with bars(quiet=json) as progress:
-        result = run(records, settings, batches=batches, implicit=implicit, on_progress=told)
+    with bars(quiet=quiet or not processes()[1]) as progress:
+        return run(
+            records,
+            settings,
+            batches=parts.batches,
+            machine=parts.machine,
+            adapters=parts.adapters,
+            watch=parts.watch,
+            implicit=parts.implicit,
+            held_out=held_out,
+            sources=sources,
+            on_progress=told,
+        )
+
+
+def _records(
+    data: Path, form: str | None, policy: LabelPolicy, settings: TrainSettings
+) -> list[Record]:
+    """The records of a file with their labels by the policy; the first bad one is an error."""
+    records = []
+    for line, record in numbered_records(data, form):
+        labels = record.labels
+        found = record if labels is None else record.replace(labels=policy.apply(labels))
+        try:
+            if settings.kind != "generative":
+                taught_by(found, KINDS[settings.kind].what)
+        except InvalidRecord as error:
+            raise FormatError(str(error), data, line) from None
+        records.append(found)
+    if not records:
+        raise NothingToMeasure(f"{data} holds no solution")
+    return records
+
+
+def _held_out(file: Path, policy: LabelPolicy, records: Sequence[Record]) -> list[Record]:
+    """Labelled solutions of which none is trained on."""
+    trained = {_content(record) for record in records}
+    found = []
+    for line, record in numbered_records(file):
+        if record.labels is None:
+            raise FormatError("this solution has no labels to be judged by", file, line)
+        if _content(record) in trained:
+            raise FormatError("this solution is also trained on; hold it out", file, line)
+        found.append(record.replace(labels=policy.apply(record.labels)))
+    if not found:
+        raise NothingToMeasure(f"{file} holds no solution")
+    return found
+
+
+def _content(record: Record) -> tuple[str, ...]:
+    trajectory = record.trajectory
+    return (trajectory.problem.text, *(step.text for step in trajectory.steps))
+
+
+def judged(records: Sequence[Record], scored: Sequence[StepScores | Unscored]) -> dict[str, float]:
+    """Figures of held-out solutions; those that cannot be told are left out.
+
+    The F1 of the first wrong step is ProcessBench's, at the natural threshold 0.5. The AUC is over
+    pairs of a right and a wrong step of the same problem.
+    """
+    from prmkit.evaluation.calibration import calibration
+    from prmkit.evaluation.first_error import processbench_f1
+    from prmkit.evaluation.ranking import within_group_auc
+
+    labels = [record.labels for record in records]
+    score = processbench_f1(scored, [one.first_error if one else None for one in labels])
+    told = {"first_error_f1": score.f1}
+    for name, accuracy in (("wrong", score.accuracy_wrong), ("right", score.accuracy_right)):
+        if accuracy is not None:
+            told[f"accuracy_{name}"] = accuracy
+    values: list[float] = []
+    right: list[bool] = []
+    problems: list[str] = []
+    for record, own in zip(records, scored, strict=True):
+        if record.labels is None or isinstance(own, Unscored):
+            continue
+        for value, label in zip(own.values, record.labels.values, strict=True):
+            if label is not None:
+                values.append(value)
+                right.append(label > 0.5)
+                problems.append(record.trajectory.problem.text)
+    if any(right) and not all(right):
+        # Perhaps no problem has steps of both kinds.
+        with suppress(NothingToMeasure):
+            told["auc_within_problems"] = within_group_auc(values, right, problems).auc
+    if values and all(0 <= value <= 1 for value in values):
+        fit = calibration(values, right)
+        told |= {"calibration_error": fit.expected_error, "brier": fit.brier}
+    return told | {"unscored": float(score.n_unscored)}
+
+
+def _source(file: Path, policy: LabelPolicy | None) -> str:
+    """A line of a model's card on a file."""
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    use = "held out" if policy is None else "trained on"
+    line = f"{use}: {file.name}, sha256 {digest}"
+    if policy is None:
+        return line
+    ways: dict[str, Any] = {
+        "neutral ratings": policy.neutral or "kept",
+        "labels after the first wrong step": policy.after_error,
+        "soft labels": "kept" if policy.threshold is None else f"right above {policy.threshold:g}",
+    }
+    return f"{line}; label policy: " + ", ".join(f"{name} {way}" for name, way in ways.items())
+
+
+def _tell(result: TrainResult, task: TaskSettings) -> None:
     dropped = result.dropped
-    if json:
+    pushed = None
+    if task.push is not None:
+        from prmkit.cli.push import push
+
+        pushed = push(result.out, task.push)
+    if task.json:
         print_json(
             {
                 "out": str(result.out),
@@ -68,23 +259,30 @@ def train(
                 "disagree": dropped.disagree,
                 "unreadable": dropped.unreadable,
                 "losses": result.losses,
+                "figures": result.figures,
+                "step": result.best_step,
+                "pushed": pushed,
             }
         )
-    else:
-        rows: list[tuple[str, float]] = [
-            ("solutions", result.n_examples),
-            ("labelled steps", result.n_labels),
-            ("left out: no label", dropped.unlabelled),
-            ("left out: too long", dropped.too_long),
-            ("without their last steps", dropped.cut),
+        return
+    rows: list[tuple[str, float]] = [
+        ("solutions", result.n_examples),
+        ("labelled steps", result.n_labels),
+        ("left out: no label", dropped.unlabelled),
+        ("left out: too long", dropped.too_long),
+        ("without their last steps", dropped.cut),
+    ]
+    if dropped.disagree or dropped.unreadable:
+        rows += [
+            ("critiques that disagree", dropped.disagree),
+            ("critiques without a verdict", dropped.unreadable),
         ]
-        if settings.kind == "generative":
-            rows += [
-                ("critiques that disagree", dropped.disagree),
-                ("critiques without a verdict", dropped.unreadable),
-            ]
-        if result.losses:
-            rows.append(("last loss", result.losses[-1][1]))
-        out().print(figures("prm train", rows))
-        say(f"model: {result.out}")
-    return INCOMPLETE if dropped else DONE
+    if result.losses:
+        rows.append(("last loss", result.losses[-1][1]))
+    if result.figures:
+        rows.append(("weights of step", result.best_step))
+        rows += [(name.replace("_", " "), value) for name, value in result.figures.items()]
+    out().print(figures("prm train", rows))
+    say(f"model: {result.out}")
+    if pushed:
+        say(f"pushed: {pushed}")

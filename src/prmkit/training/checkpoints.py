@@ -2,24 +2,140 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from prmkit.checkpoints import find_note
 from prmkit.errors import RunFolderError
+from prmkit.files import write_json
 
 MANIFEST = "manifest.json"
+CLAIM = "claim.json"
 
 
-def seal(checkpoint: Path, folder: Path, *, keep: int) -> None:
+@dataclass(frozen=True)
+class Claim:
+    """What the checkpoints of a run belong to.
+
+    Attributes:
+        told: settings, and digests of the data and of the base.
+    """
+
+    told: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
+
+
+def folder_of(out: Path) -> Path:
+    """Where the checkpoints of a model lie, until it is finished."""
+    return out.with_name(out.name + ".checkpoints")
+
+
+def is_finished(out: Path, claim: Claim) -> bool:
+    """Whether a model folder is what a run ended with."""
+    return find_note(out).get("run") == claim.digest
+
+
+@contextmanager
+def alone(folder: Path, claim: Claim, *, first: bool) -> Iterator[None]:
+    """Work with the checkpoints of a run: one run at a time, and only the run that made them.
+
+    Of several processes the first one holds the folder, and the others wait until it does.
+
+    Args:
+        folder: of the checkpoints; made where absent, and removed if none was put there.
+        claim: what they belong to.
+        first: whether this process is the first one.
+
+    Raises:
+        RunFolderError: if another run is at work there, or the checkpoints are another's.
+    """
+    if not first:
+        meet()
+        yield
+        return
+    gone = _gone(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"another process is at work in {folder}; wait for it, or give another output "
+                "folder"
+            ) from None
+        # What killed runs left: half a checkpoint, half a model, what was on its way out.
+        sweep(folder / ".aside")
+        sweep(gone)
+        out = folder.with_name(folder.name.removesuffix(".checkpoints"))
+        for left in (*out.parent.glob(f".{out.name}.*.tmp"), *folder.glob(".*.tmp")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        _claim(folder, claim)
+        meet()
+        yield
+    finally:
+        if not checkpoints(folder):
+            sweep(folder)
+        os.close(held)
+
+
+def meet() -> None:
+    """Wait for the other processes of this run."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
+def _gone(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.gone")
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoints of a finished run; renamed first, so that no half of them stays."""
+    gone = _gone(folder)
+    sweep(gone)
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _claim(folder: Path, claim: Claim) -> None:
+    """Mark a folder with what it belongs to, or refuse another's."""
+    file = folder / CLAIM
+    if not file.is_file() or not checkpoints(folder):
+        write_json(file, claim.told)
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))
+    if there != claim.told:
+        names = [k for k in claim.told if there.get(k) != claim.told[k]]
+        raise RunFolderError(
+            f"{folder} holds checkpoints of a run with other settings or data (different: "
+            f"{', '.join(names)}). Give another output folder, or remove it"
+        )
+
+
+def seal(checkpoint: Path, folder: Path, *, keep: int, also: int | None = None) -> None:
     """Put a checkpoint that was written aside into its place, and remove the oldest ones.
 
     Args:
         checkpoint: the folder that was written.
         folder: where it belongs.
         keep: how many checkpoints stay.
+        also: the step of one that stays in any case.
     """
     files = sorted(f for f in checkpoint.rglob("*") if f.is_file())
     told = {str(f.relative_to(checkpoint)): _digest(f) for f in files}
@@ -34,9 +150,12 @@ def seal(checkpoint: Path, folder: Path, *, keep: int) -> None:
     checkpoint.rename(place)
     _sync(folder)
     for old in checkpoints(folder)[:-keep]:
+        if old.name == f"checkpoint-{also}":
+            continue
         # Renamed first: a removal that is interrupted leaves no half checkpoint under its name.
         gone = folder / ".aside" / f"{old.name}.old"
         gone.parent.mkdir(exist_ok=True)
+        shutil.rmtree(gone, ignore_errors=True)
         old.rename(gone)
         shutil.rmtree(gone)
     sweep(folder / ".aside")
@@ -66,7 +185,15 @@ def newest(folder: Path) -> Path | None:
     found = checkpoints(folder)
     if not found:
         return None
-    path = found[-1]
+    return checked(found[-1])
+
+
+def checked(path: Path) -> Path:
+    """A checkpoint, if all of its files are what its manifest says.
+
+    Raises:
+        RunFolderError: if they are not.
+    """
     try:
         told = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -270,6 +270,11 @@ class WritingObjective:
         """See `Objective`."""
         return False
 
+    @property
+    def n_classes(self) -> int | None:
+        """See `Objective`: it is a language model."""
+        return None
+
     def start(self, base: Path) -> Any:
         """See `Objective`."""
         return start_causal_lm(base)

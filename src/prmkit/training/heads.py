@@ -42,6 +42,11 @@ class HeadObjective:
         """See `Objective`: pairs are of alternatives of one problem."""
         return self.loss == "pairwise"
 
+    @property
+    def n_classes(self) -> int | None:
+        """See `Objective`."""
+        return None if self.tokens else self.n_outputs
+
     def start(self, base: Path) -> Any:
         """See `Objective`."""
         return (
@@ -70,10 +75,15 @@ class HeadObjective:
             return sum(any(target > 0 for target in e.targets) for e in examples)
         return sum(weight for e in examples for weight in e.weights)
 
+    def numbers(self, model: Any, rows: Tensor) -> Tensor:
+        """[L, K] what the head gives for [L, H] hidden states."""
+        # Of the output matrix, the rows that are read and no others.
+        found: Tensor = logits_of(model, rows, self.tokens) if self.tokens else model.score(rows)
+        return found
+
     def __call__(self, model: Any, rows: Tensor, part: Part) -> Tensor:
         """See `Objective`."""
-        # Of the output matrix, the rows that are read and no others.
-        numbers = logits_of(model, rows, self.tokens) if self.tokens else model.score(rows)
+        numbers = self.numbers(model, rows)
         there = numbers.device
         return self.of_numbers(
             numbers,

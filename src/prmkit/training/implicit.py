@@ -77,6 +77,11 @@ class ImplicitObjective:
         """See `Objective`."""
         return self.loss == "preference"
 
+    @property
+    def n_classes(self) -> int | None:
+        """See `Objective`: it is a language model."""
+        return None
+
     def start(self, base: Path) -> Any:
         """See `Objective`."""
         return start_causal_lm(base)

@@ -29,7 +29,11 @@ def logits_of(model: Any, rows: Tensor, tokens: Sequence[int] = ()) -> Tensor:
     import torch
 
     layer = model.get_output_embeddings()
-    if tokens:
+    is_sharded = hasattr(layer.weight, "full_tensor") or hasattr(layer, "unshard")
+    if tokens and is_sharded:
+        # Sharded weights are whole only while their layer is called.
+        logits = layer(rows)[:, list(tokens)]
+    elif tokens:
         chosen = list(tokens)
         bias = None if layer.bias is None else layer.bias[chosen]
         logits = torch.nn.functional.linear(rows, layer.weight[chosen], bias)

@@ -48,6 +48,10 @@ class Objective(Protocol):
     def together(self) -> bool:
         """Whether what a step has of one problem must go through the model in one pass."""
 
+    @property
+    def n_classes(self) -> int | None:
+        """Outputs of a token classifier; None of a language model."""
+
     def start(self, base: Path) -> Any:
         """The model to train, in float32 on the CPU."""
 

@@ -6,12 +6,13 @@ normalisation, which solutions make a step, and checkpoints that are whole or ab
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,19 +22,33 @@ from prmkit.checkpoints import (
     load_config,
     load_tokenizer,
     quiet_transformers,
+    read_note,
     save_model,
 )
-from prmkit.errors import MissingDependency, NothingToMeasure, RunFolderError
-from prmkit.files import write_json
+from prmkit.errors import InvalidSetting, MissingDependency, NothingToMeasure
 from prmkit.records import Record
+from prmkit.scorers.families.base import Discriminative
 from prmkit.settings import above, at_least
-from prmkit.training import loop
-from prmkit.training.batches import BatchSettings, plan_steps, steps_of_an_epoch
-from prmkit.training.checkpoints import newest, sweep
+from prmkit.training import loop, runner, states
+from prmkit.training.adapters import AdapterSettings, adapted, merged
+from prmkit.training.batches import BatchSettings, StepPlan, plan_steps, steps_of_an_epoch
+from prmkit.training.card import card
+from prmkit.training.checkpoints import (
+    Claim,
+    alone,
+    checked,
+    discard,
+    folder_of,
+    is_finished,
+    meet,
+    newest,
+)
 from prmkit.training.implicit import ImplicitSettings
 from prmkit.training.kinds import Family, KindName, examples_of, family_of, objective
+from prmkit.training.looks import Judge, Looks
 from prmkit.training.losses import LossName
 from prmkit.training.objective import Objective, Place
+from prmkit.training.settings import MachineSettings, WatchSettings
 from prmkit.training.targets import Dropped, Example, Weighting
 
 logger = logging.getLogger(__name__)
@@ -97,6 +112,8 @@ class TrainResult(NamedTuple):
         n_labels: labelled steps among them.
         dropped: what was not trained on.
         losses: (optimiser step, mean loss of an item) as logged.
+        figures: of the held-out solutions, by the model that was kept; empty without any.
+        best_step: the optimiser step of that model.
     """
 
     out: Path
@@ -104,6 +121,8 @@ class TrainResult(NamedTuple):
     n_labels: int
     dropped: Dropped
     losses: list[tuple[int, float]]
+    figures: dict[str, float]
+    best_step: int
 
 
 class Prepared(NamedTuple):
@@ -167,10 +186,11 @@ def prepare(
             f"none of {len(records)} records can be trained on: {', '.join(why) or 'there is none'}"
         )
     targets = {target for example in examples for target in example.targets}
-    if len(targets) == 1 and kind != "generative":
+    if kind != "generative" and (len(targets) == 1 or max(targets) <= 0):
+        shown = ", ".join(f"{target:g}" for target in sorted(targets))
         raise NothingToMeasure(
-            f"all labels are {targets.pop():g}: there is nothing to tell apart. Are the labels "
-            "those of --threshold and --neutral that you mean?"
+            f"all labels are {shown}: there is nothing to tell apart. Are the labels those of "
+            "--threshold and --neutral that you mean?"
         )
     if not aim.items(examples):
         raise NothingToMeasure(
@@ -181,18 +201,46 @@ def prepare(
     return Prepared(family, aim, examples, dropped, tokenizer, limit)
 
 
+class HeldOut(NamedTuple):
+    """What a model in training is judged by.
+
+    Attributes:
+        records: labelled solutions that it is not trained on.
+        judge: figures of how they were scored.
+    """
+
+    records: Sequence[Record]
+    judge: Judge
+
+
+class Parts(NamedTuple):
+    """The settings of a run beside `TrainSettings`."""
+
+    batches: BatchSettings = BatchSettings()
+    machine: MachineSettings = MachineSettings()
+    adapters: AdapterSettings = AdapterSettings()
+    watch: WatchSettings = WatchSettings()
+    implicit: ImplicitSettings = ImplicitSettings()
+
+
 def train(
     records: Sequence[Record],
     settings: TrainSettings,
     *,
     batches: BatchSettings | None = None,
+    machine: MachineSettings | None = None,
+    adapters: AdapterSettings | None = None,
+    watch: WatchSettings | None = None,
     implicit: ImplicitSettings | None = None,
-    on_progress: loop.Told | None = None,
+    held_out: HeldOut | None = None,
+    sources: Sequence[str] = (),
+    on_progress: runner.Told | None = None,
 ) -> TrainResult:
     """Train a model and write it, whole, to ``settings.out``.
 
-    Interrupted, it resumes from the newest checkpoint when called again with the same settings.
-    Started by torchrun it runs as one of several processes, which learn what one would.
+    Interrupted, it resumes from the newest checkpoint when called again with the same settings;
+    finished, it returns at once. Started by torchrun it runs as one of several processes, which
+    learn what one would; how many there are may change on the way.
 
     Args:
         records: with labels of the kind; with outcomes (``trajectory.correct``, or the label of
@@ -200,58 +248,180 @@ def train(
             are learnt.
         settings: see `TrainSettings`.
         batches: see `BatchSettings`.
+        machine: see `MachineSettings`.
+        adapters: see `AdapterSettings`.
+        watch: see `WatchSettings`.
         implicit: of the kind implicit; see `ImplicitSettings`.
+        held_out: what the model is judged by on the way and at the end.
+        sources: where the records are from, a line each, for the model's card.
         on_progress: told the optimiser steps done, their total, and what is logged.
 
     Raises:
         CheckpointError: if the model to start from cannot be loaded.
         RunFolderError: if the checkpoints beside ``out`` belong to other settings or data, or
-            are damaged.
+            are damaged, or another process is at work there.
         PrmkitError: as `prepare`, or if the loss is no finite number.
     """
-    batches = batches or BatchSettings()
-    implicit = implicit or ImplicitSettings()
-    prepared = prepare(records, settings, implicit)
-    if prepared.dropped:
+    parts = Parts(
+        batches or BatchSettings(),
+        machine or MachineSettings(),
+        adapters or AdapterSettings(),
+        watch or WatchSettings(),
+        implicit or ImplicitSettings(),
+    )
+    world, first = processes()
+    parts.machine.check(world)
+    parts.watch.check(held_out is not None)
+    curves = parts.watch.curves()
+    prepared = prepare(records, settings, parts.implicit)
+    if prepared.dropped and first:
         logger.warning("left out: %s", prepared.dropped)
+    look = _look(held_out, prepared, parts.batches)
+    n_steps = n_steps_of(prepared, settings, parts.batches)
+    claim = _claim(settings, parts, prepared.examples, held_out)
+    _check_installed()
+    folder = folder_of(settings.out)
+    if is_finished(settings.out, claim):
+        if on_progress is not None:
+            on_progress(n_steps, n_steps, {})
+        return _result(settings.out, prepared)
+    with alone(folder, claim, first=first):
+        resume = newest(folder)
+        if resume is None or not _is_last(resume, n_steps, parts.watch):
+            how = _loop_settings(settings, parts, n_steps, curves)
+            _run(prepared, settings, parts, how, folder, world, resume, look, on_progress)
+        # All have looked at the checkpoints before they go, and the model is there for all.
+        meet()
+        if first:
+            _export(settings, parts, prepared, folder, claim, sources)
+        meet()
+    return _result(settings.out, prepared)
+
+
+def processes() -> tuple[int, bool]:
+    """How many processes train, and whether this is the first."""
+    return int(os.environ.get("WORLD_SIZE", "1")), os.environ.get("RANK", "0") == "0"
+
+
+def n_steps_of(prepared: Prepared, settings: TrainSettings, batches: BatchSettings) -> int:
+    """The optimiser steps of a run."""
     n_solutions = len({example.solution for example in prepared.examples})
-    n_steps = max(1, round(settings.epochs * steps_of_an_epoch(n_solutions, batches)))
-    folder = settings.out.with_name(settings.out.name + ".checkpoints")
-    world, rank = _processes()
-    first = rank == 0
-    if first:
-        sweep(folder / ".aside")
-        _claim(folder, settings, batches, implicit, prepared.examples)
-    model = loop.trainable(_start(settings, prepared.objective), prepared.objective)
-    place = Place(find_checkpoint(settings.base), folder, batches, rank, world)
-    examples = prepared.objective.complete(prepared.examples, model, place)
-    plans = plan_steps(
-        examples,
+    return max(1, round(settings.epochs * steps_of_an_epoch(n_solutions, batches)))
+
+
+def plans_of(
+    prepared: Prepared, settings: TrainSettings, batches: BatchSettings, n_steps: int, world: int
+) -> list[StepPlan]:
+    """The optimiser steps of a run, with what each process does in them."""
+    return plan_steps(
+        prepared.examples,
         n_steps,
         batches,
         world=world,
         seed=settings.seed,
         together=prepared.objective.together,
     )
-    steps = loop.Steps(examples, plans, prepared.objective, batches.share)
+
+
+def _run(
+    prepared: Prepared,
+    settings: TrainSettings,
+    parts: Parts,
+    how: runner.LoopSettings,
+    folder: Path,
+    world: int,
+    resume: Path | None,
+    look: runner.Look | None,
+    on_progress: runner.Told | None,
+) -> None:
+    model = loop.trainable(_start(settings, parts, prepared), prepared.objective)
+    rank = int(os.environ.get("RANK", "0"))
+    place = Place(find_checkpoint(settings.base), folder, parts.batches, rank, world)
+    examples = prepared.objective.complete(prepared.examples, model, place)
+    plans = plans_of(prepared, settings, parts.batches, how.n_steps, world)
+    steps = loop.Steps(examples, plans, prepared.objective, parts.batches.share)
     with quiet_transformers():
-        logged = loop.run(
-            model, steps, _loop_settings(settings, n_steps), folder,
-            resume=newest(folder), on_progress=on_progress,
+        runner.run(
+            model, steps, how, folder, resume=resume, look=look, on_progress=on_progress
         )  # fmt: skip
-    if first:
-        note = {
-            "family": prepared.family.name,
-            "trained_from": Path(settings.base).name,
-            "kind": settings.kind,
-            "loss": prepared.objective.loss,
-            **prepared.objective.note(_found_again(settings.base)),
-        }
-        save_model(settings.out, loop.released(model), prepared.tokenizer, note)
-        shutil.rmtree(folder)
-    n_labels = sum(len(example.targets) for example in prepared.examples)
-    losses = [(step, entry["loss"]) for step, entry in logged]
-    return TrainResult(settings.out, n_solutions, n_labels, prepared.dropped, losses)
+
+
+def _check_installed() -> None:
+    if find_spec("accelerate") is None:
+        raise MissingDependency("accelerate", "train", "training")
+
+
+def _look(
+    held_out: HeldOut | None, prepared: Prepared, batches: BatchSettings
+) -> runner.Look | None:
+    if held_out is None:
+        return None
+    if not isinstance(prepared.family, Discriminative):
+        raise InvalidSetting(
+            f"models of the family {prepared.family.name} are not read by a head, so held-out "
+            "solutions cannot be scored on the way; leave out --eval, and evaluate the model after"
+        )
+    return Looks(
+        held_out.records,
+        prepared.family,
+        prepared.tokenizer,
+        prepared.limit,
+        held_out.judge,
+        batches.pass_tokens,
+    )
+
+
+def _start(settings: TrainSettings, parts: Parts, prepared: Prepared) -> Any:
+    """The model before its training, the same in each process."""
+    from transformers import set_seed
+
+    set_seed(settings.seed)
+    model = prepared.objective.start(find_checkpoint(settings.base))
+    return adapted(model, parts.adapters) if parts.adapters.lora_rank else model
+
+
+def _is_last(checkpoint: Path, n_steps: int, watch: WatchSettings) -> bool:
+    """Whether training ended with a checkpoint."""
+    step, log = runner.log_of(checkpoint)
+    return step >= n_steps or runner.progress_of(log, watch.best_by, watch.patience).stop
+
+
+def _export(
+    settings: TrainSettings,
+    parts: Parts,
+    prepared: Prepared,
+    folder: Path,
+    claim: Claim,
+    sources: Sequence[str],
+) -> None:
+    """Write the model of the best checkpoint, or of the last one, and leave nothing beside it."""
+    last = newest(folder)
+    assert last is not None
+    _, log = runner.log_of(last)
+    best = runner.progress_of(log, parts.watch.best_by, None).best
+    chosen = last if best is None else checked(folder / f"checkpoint-{best}")
+    model = _start(settings, parts, prepared)
+    states.load_weights(model, chosen)
+    if parts.adapters.lora_rank:
+        model = merged(model)
+    step = int(chosen.name.removeprefix("checkpoint-"))
+    note = {
+        "family": prepared.family.name,
+        "trained_from": Path(settings.base).name,
+        "kind": settings.kind,
+        "loss": prepared.objective.loss,
+        "step": step,
+        "run": claim.digest,
+        **prepared.objective.note(_found_again(settings.base)),
+    }
+    files = {
+        runner.METRICS_FILE: (folder / runner.METRICS_FILE).read_text(encoding="utf-8"),
+        "README.md": card(
+            settings, parts, prepared, figures_at(log, step), step, sources
+        ),
+    }  # fmt: skip
+    save_model(settings.out, model, prepared.tokenizer, note, files)
+    discard(folder)
 
 
 def _found_again(name: str) -> str:
@@ -259,75 +429,87 @@ def _found_again(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _processes() -> tuple[int, int]:
-    """How many processes train, and which of them this is."""
-    return int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+def figures_at(log: Iterable[Mapping[str, float]], step: int) -> dict[str, float]:
+    """The figures of an evaluation."""
+    return {
+        name.removeprefix("eval_"): value
+        for entry in log
+        if entry["step"] == step
+        for name, value in entry.items()
+        if name.startswith("eval_")
+    }
 
 
-def _start(settings: TrainSettings, aim: Objective) -> Any:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise MissingDependency("accelerate", "train", "training") from None
-    from transformers import set_seed
+def _result(out: Path, prepared: Prepared) -> TrainResult:
+    text = (out / runner.METRICS_FILE).read_text(encoding="utf-8")
+    log = [json.loads(line) for line in text.splitlines()]
+    step = int(read_note(out)["step"])
+    return TrainResult(
+        out,
+        len({example.solution for example in prepared.examples}),
+        sum(len(example.targets) for example in prepared.examples),
+        prepared.dropped,
+        [(entry["step"], entry["loss"]) for entry in log if "loss" in entry],
+        figures_at(log, step),
+        step,
+    )
 
-    set_seed(settings.seed)
-    return aim.start(find_checkpoint(settings.base)).train()
 
-
-def _loop_settings(settings: TrainSettings, n_steps: int) -> loop.LoopSettings:
-    import torch
-
-    return loop.LoopSettings(
+def _loop_settings(
+    settings: TrainSettings, parts: Parts, n_steps: int, curves: tuple[str, ...]
+) -> runner.LoopSettings:
+    return runner.LoopSettings(
         n_steps=n_steps,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         save_every=settings.save_every,
         seed=settings.seed,
-        bf16=torch.cuda.is_available(),
+        bf16=parts.machine.bf16,
         checkpoint_gradients=settings.checkpoint_gradients,
-        report_to=(),
+        sharded=parts.machine.parallel == "sharded",
+        report_to=curves,
+        name=settings.out.name,
+        eval_every=parts.watch.eval_every,
+        patience=parts.watch.patience,
+        best_by=parts.watch.best_by,
     )
 
 
-_FREE = ("out", "save_every")
-"""Settings on which what is learnt does not depend."""
+_FREE = ("base", "out", "save_every", "checkpoint_gradients")
+"""Settings on which what is learnt does not depend; the files of the base count, not its place."""
 
 
 def _claim(
-    folder: Path,
     settings: TrainSettings,
-    batches: BatchSettings,
-    implicit: ImplicitSettings,
+    parts: Parts,
     examples: Sequence[Example],
-) -> None:
-    """Mark the checkpoint folder with what it belongs to, or refuse another's."""
-    told = {k: v for k, v in asdict(settings).items() if k not in _FREE} | asdict(implicit)
-    claim = {
-        "settings": {key: str(value) for key, value in told.items()},
-        "batch_size": batches.batch_size,
-        "group": batches.group,
-        "base": fingerprint(find_checkpoint(settings.base)),
-        "examples": _digest(examples),
-    }
-    file = folder / "claim.json"
-    if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if there != claim:
-            names = [k for k in claim if there.get(k) != claim[k]]
-            raise RunFolderError(
-                f"{folder} holds checkpoints of a run with other settings or data (different: "
-                f"{', '.join(names)}). Give another output folder, or remove it"
-            )
-        return
-    write_json(file, claim)
+    held_out: HeldOut | None,
+) -> Claim:
+    """What the checkpoints of a run belong to."""
+    told = {k: v for k, v in asdict(settings).items() if k not in _FREE}
+    told |= (
+        asdict(parts.implicit)
+        | asdict(parts.adapters)
+        | {"precision": "bf16" if parts.machine.bf16 else "float32"}
+    )
+    if held_out is not None:
+        told |= {k: v for k, v in asdict(parts.watch).items() if k != "report_to"}
+    judged = held_out.records if held_out else ()
+    return Claim(
+        {
+            "settings": {key: str(value) for key, value in told.items()},
+            "batch_size": parts.batches.batch_size,
+            "group": parts.batches.group,
+            "base": fingerprint(find_checkpoint(settings.base)),
+            "examples": _digest([getattr(e, f) for f in e._fields] for e in examples),
+            "held out": _digest(record.model_dump(mode="json") for record in judged),
+        }
+    )
 
 
-def _digest(examples: Sequence[Example]) -> str:
-    import hashlib
-
+def _digest(items: Iterable[Any]) -> str:
     told = hashlib.sha256()
-    for example in examples:
-        told.update(json.dumps([getattr(example, f) for f in example._fields]).encode())
+    for item in items:
+        told.update(json.dumps(item).encode())
     return told.hexdigest()

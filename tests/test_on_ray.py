@@ -277,6 +277,20 @@ def test_prm_label_writes_the_same_file(ray, prm, sampled, tmp_path, method):
     assert far == {k: v for k, v in told.items() if k not in ("rollouts", "tokens")}
 
 
+def test_a_table_in_gives_the_same_table_out(ray, prm, sampled, tmp_path):
+    write_records(read_records(sampled), tmp_path / "a.parquet")
+    arguments = ("label", tmp_path / "a.parquet", "--k", 2, "--json", "--out")
+    code, _, err = prm(*arguments, tmp_path / "here")
+    assert code == 0, err
+    on_ray = ("--engine", "ray", "--cpus-per-actor", 0.5, "--batch-size", 7)
+    assert prm(*arguments, tmp_path / "there", *on_ray)[0] == 0
+    here, there = (tmp_path / name / "records.parquet" for name in ("here", "there"))
+    assert list(read_records(there)) == list(read_records(here))
+    assert len(list(read_records(here))) == 12
+    # The actors read the file where it is: nothing was copied.
+    assert not (tmp_path / "there" / "parts" / "input").exists()
+
+
 def test_on_ray_there_is_no_budget(prm, tmp_path):
     code, _, err = prm(
         "label", "x.jsonl", "--engine", "ray", "--budget", 10, "--out", tmp_path / "n"

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems
+from prmkit.cli.sinks import named_like
 from prmkit.engines import EngineSettings
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.files import write_json
@@ -35,7 +36,8 @@ class LabelSettings:
     Attributes:
         file: solutions of problems, in any format that prm convert reads. All methods but judge and
             self-consistency need reference answers; omega takes the problems alone.
-        out: the run folder: config.json, records.jsonl, metrics.json.
+        out: the run folder: config.json, records.jsonl (records.parquet of a Parquet file),
+            metrics.json.
         limit: solutions at most (problems, of omega); 0 for all.
         in_flight: solutions under way at a time; their wishes share batches.
         budget: rollouts at most. Solutions are labelled in order, as far as it goes; those under
@@ -167,7 +169,7 @@ def label(
         print_json({**metrics, **told, "out": str(settings.out)})
     else:
         out().print(figures("prm label", [*_flat(metrics), *told.items()]))
-        say(f"records: {settings.out / 'records.jsonl'}")
+        say(f"records: {named_like(settings.out, 'records', settings.file)}")
     # Searches leave the steps after the first wrong one open; that is no fault.
     missing = metrics["unlabelled_steps"] and not leaves_open(job.method)
     lacks = ("without_labels", "failed_rollouts", "not_labelled")

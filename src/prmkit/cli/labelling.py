@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from prmkit.answers import same_answer
 from prmkit.cli.console import Bars, bars
 from prmkit.cli.label import Job, Others, Source, budget_of
+from prmkit.cli.sinks import named_like, sink
 from prmkit.cli.workers import LabelWorker, StartLabelling, anywhere, files_of, threads_here
-from prmkit.engines import Batches
+from prmkit.engines import Batches, Tables, is_table
 from prmkit.evaluation.calibration import calibration
-from prmkit.files import atomic_text
 from prmkit.labelling import Agreed, Progress, consensus
 from prmkit.labelling.in_process import Meter
 from prmkit.labelling.store import kept_in
@@ -98,7 +98,7 @@ def _on_ray(
     start, settings = _start(job), job.settings
     with bars(quiet=quiet) as progress:
         done = run_on_ray(
-            source.records,
+            _tables(job) or source.records,
             start,
             settings.out / "parts",
             job.engine,
@@ -110,6 +110,15 @@ def _on_ray(
         metrics = _write(labelled, source.sure, others, job)
     solutions = Batches(settings.out / "parts").n_records + len(source.sure)
     return {"solutions": solutions, **metrics, **labelled.told(job)}, {}
+
+
+def _tables(job: Job) -> Tables | None:
+    """The file, if actors can read it where it is."""
+    file, settings = job.settings.file, job.settings
+    whole = not settings.limit and not job.which.uncertain and job.method.method != "omega"
+    if not whole or settings.from_ not in (None, "prmkit") or not file.is_file():
+        return None
+    return Tables((file,)) if is_table(file) else None
 
 
 class Bill:
@@ -255,10 +264,12 @@ def _write(
     place = job.settings.out
     drops = job.which.on_disagreement == "drop" and (others is not None or job.which.uncertain)
     with ExitStack() as stack:
-        kept = stack.enter_context(atomic_text(place / "records.jsonl"))
-        dropped = stack.enter_context(atomic_text(place / "dropped.jsonl")) if drops else kept
+        kept = stack.enter_context(sink(named_like(place, "records", job.settings.file)))
+        dropped = kept
+        if drops:
+            dropped = stack.enter_context(sink(named_like(place, "dropped", job.settings.file)))
         for record in sure:
-            dropped.write(record.model_dump_json() + "\n")
+            dropped(record)
         if job.which.uncertain:
             counts["sure"] = len(sure)
         for record, outcome in compared:
@@ -272,6 +283,5 @@ def _write(
                 counts[f"consensus: {outcome}"] += 1
             if outcome != "agree":
                 record = record.replace(meta={**record.meta, "consensus": outcome})
-            file = kept if outcome == "agree" else dropped
-            file.write(record.model_dump_json() + "\n")
+            (kept if outcome == "agree" else dropped)(record)
     return dict(counts)

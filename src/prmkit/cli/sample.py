@@ -13,12 +13,13 @@ from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, Bars, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems
+from prmkit.cli.sinks import named_like, sink
 from prmkit.cli.workers import StartSampling, anywhere, files_of, threads_here
 from prmkit.embedded.world import Split, problems
 from prmkit.engines import EngineSettings
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation.best_of_n import majority_at_n, pass_at_n
-from prmkit.files import atomic_text, write_json
+from prmkit.files import write_json
 from prmkit.formats.files import read_records
 from prmkit.ledger import Ledger, claim_folder
 from prmkit.policies.base import SamplingSettings
@@ -36,7 +37,8 @@ class SampleSettings:
 
     Attributes:
         file: problems, in any format that prm convert reads; by default the embedded world's.
-        out: the run folder: config.json, records.jsonl, metrics.json.
+        out: the run folder: config.json, records.jsonl (records.parquet of a Parquet file),
+            metrics.json.
         world: split of the embedded world, where no file is given: train, test or ood.
         limit: problems at most.
         samples: solutions of each problem.
@@ -92,18 +94,19 @@ def sample(
     with (
         bars(quiet=json) as progress,
         closing(_drawn(items, start, settings.out, engine, progress)) as drawn,
-        atomic_text(settings.out / "records.jsonl") as file,
+        sink(named_like(settings.out, "records", settings.file)) as put,
     ):
         for group in drawn:
             groups.append(tuple(Outcome(t.answer, t.correct) for t in group))
-            file.writelines(Record(trajectory=t).model_dump_json() + "\n" for t in group)
+            for trajectory in group:
+                put(Record(trajectory=trajectory))
     metrics = _metrics(groups, settings.samples)
     write_json(settings.out / "metrics.json", metrics)
     if json:
         print_json({**metrics, "out": str(settings.out)})
     else:
         out().print(figures("prm sample", list(metrics.items())))
-        say(f"records: {settings.out / 'records.jsonl'}")
+        say(f"records: {named_like(settings.out, 'records', settings.file)}")
     return DONE
 
 

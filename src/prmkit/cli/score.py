@@ -6,12 +6,12 @@ import json as json_lib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -19,13 +19,11 @@ from rich.text import Text
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli import console
 from prmkit.cli.names import about_model, open_scorer
+from prmkit.cli.sinks import sink
 from prmkit.cli.workers import ScoreWorker, StartScoring, scoring_depends_on
 from prmkit.engines import EngineSettings, Tables, is_table
 from prmkit.errors import FormatError, InvalidRecord, InvalidSetting
 from prmkit.evaluation.first_error import predicted_first_error
-from prmkit.files import atomic_text
-from prmkit.formats import prmkit
-from prmkit.formats.containers import write_rows
 from prmkit.formats.files import Skipped, read_records
 from prmkit.ledger import Ledger
 from prmkit.records import Problem, Record, Scored, Step, StepScores, Trajectory, Unscored
@@ -99,7 +97,7 @@ def score(
         if engine.engine == "ray"
         else _here(records, settings, how)
     )
-    with closing(scored), _sink(settings.out) as put:
+    with closing(scored), sink(settings.out) as put:
         for record in scored:
             last = record.scores[-1]
             n_unscored += isinstance(last, Unscored)
@@ -167,23 +165,6 @@ def _standard_input(settings: ScoreSettings, on_bad: Any) -> Iterator[Record]:
             "standard input",
         )
     yield _typed(problem, (s.strip("\n") for s in splitter(settings.split or "line")(solution)))
-
-
-@contextmanager
-def _sink(path: Path | None) -> Iterator[Callable[[Record], None]]:
-    """Writes records into a file that is whole or absent; nothing where no file is wanted."""
-    if path is None:
-        yield lambda record: None
-    elif path.suffix == ".parquet":
-        with write_rows(path, prmkit.schema()) as put:
-            yield lambda record: put(prmkit.packed(record.model_dump(mode="json")))
-    else:
-        with atomic_text(path) as file:
-            yield lambda record: _line(file, record)
-
-
-def _line(file: TextIO, record: Record) -> None:
-    file.write(record.model_dump_json() + "\n")
 
 
 def _checked_out(path: Path | None) -> None:

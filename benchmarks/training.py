@@ -311,7 +311,7 @@ def rounded(value: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--solutions", type=int, default=1500)
+    parser.add_argument("--solutions", type=int, default=1200)
     parser.add_argument("--problems", type=int, default=120)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=1)

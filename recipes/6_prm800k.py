@@ -1,6 +1,6 @@
 """Train a PRM from nothing on human ratings, PRM800K's, and see what it learnt.
 
-    python recipes/6_prm800k.py TRAIN TEST OUT [--epochs 2] [--hidden 128] [--results FILE]
+    python recipes/6_prm800k.py TRAIN TEST OUT [--epochs 1] [--hidden 128] [--results FILE]
 
 TRAIN and TEST are files of PRM800K. Tokenizer and model are made here: a small BPE of the training
 texts, a small Llama of random weights. It learns from every rated alternative of every step;
@@ -30,7 +30,6 @@ from prmkit.files import write_json
 from prmkit.training.batches import BatchSettings
 
 CONVENTION = LabelPolicy(neutral="positive")
-LENGTH = 8192
 
 
 def read(path: Path) -> list[Record]:
@@ -45,7 +44,7 @@ def read(path: Path) -> list[Record]:
     return [r.replace(labels=CONVENTION.apply(r.labels)) for r in kept if r.labels]
 
 
-def start(folder: Path, records: Sequence[Record], hidden: int, layers: int) -> None:
+def start(folder: Path, records: Sequence[Record], hidden: int) -> None:
     """A tokenizer of these texts and a model of random weights."""
     torch.manual_seed(0)
     made = Tokenizer(models.BPE())
@@ -72,9 +71,9 @@ def start(folder: Path, records: Sequence[Record], hidden: int, layers: int) -> 
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=hidden * 8 // 3,
-        num_hidden_layers=layers,
+        num_hidden_layers=4,
         num_attention_heads=max(1, hidden // 32),
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=8192,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=None,
@@ -95,21 +94,16 @@ def auc(scores: Sequence[float], right: Sequence[bool], groups: Any, within: Any
     return Sums(summed(columns, homes, numbers.max() + 1), ratio, sum(columns[1]))
 
 
-def first_errors(
-    scores: Sequence[Sequence[float]], right: Any, threshold: float, groups: Any
-) -> Sums:
-    """ProcessBench's F1: all steps before the last one are right, so it is the first error or none."""
+def first_errors(scores: Any, right: Any, threshold: float, groups: Any) -> Statistic:
+    """ProcessBench's F1; what comes before a rated step is right, so it is the first error or none.
+
+    See `prmkit.evaluation.processbench_f1`.
+    """
     called = [next((i for i, v in enumerate(s) if v < threshold), None) for s in scores]
     hits = [c == (None if r else len(s) - 1) for c, r, s in zip(called, right, scores, strict=True)]
     wrong = ~np.array(right, bool)
     columns = [hits & wrong, wrong, hits & ~wrong, ~wrong]
     return Sums(summed(columns, np.array(groups), max(groups) + 1), harmonic, len(hits))
-
-
-def problems_of(records: Sequence[Record]) -> list[int]:
-    """The number of each record's problem; what is drawn together in a bootstrap."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(r.trajectory.problem.text, len(numbers)) for r in records]
 
 
 def measure(model: Path, known: Sequence[Record], records: Sequence[Record]) -> dict[str, Any]:
@@ -118,80 +112,64 @@ def measure(model: Path, known: Sequence[Record], records: Sequence[Record]) -> 
     seen, scored = (
         [s.values for s in scorer.score([r.trajectory for r in part])] for part in (known, records)
     )
-    groups = problems_of(records)
     right, right_known = ([r.labels.values[-1] == 1 for r in part] for part in (records, known))
-    sure = Bootstrap(max(groups) + 1)
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(r.trajectory.problem.text, len(numbers)) for r in records]
+    steps = [f"{r.trajectory.problem.id} {r.meta['position']}" for r in records]
     judges = {
         "prm": [s[-1] for s in scored],
         "earlier is better": [-float(len(s)) for s in scored],
         "shorter is better": [-float(len(r.trajectory.steps[-1].text)) for r in records],
     }
-    steps = [f"{r.trajectory.problem.id} {r.meta['position']}" for r in records]
-    told: dict[str, Any] = {}
+    sure, once, told = Bootstrap(len(numbers)), Bootstrap(1, 0), {}
     for name, scores in judges.items():
-        for way, within in {
-            "pooled": None,
-            "within a problem": groups,
-            "within a step": steps,
-        }.items():
-            told[f"{name}, AUC {way}"] = sure.estimate(auc(scores, right, groups, within))
-    gap = [auc(judges[j], right, groups, groups) for j in ("prm", "shorter is better")]
-    told["prm - shorter is better, AUC within a problem"] = sure.difference(*gap)[0]
+        for way, parts in (
+            ("pooled", None),
+            ("within a problem", groups),
+            ("within a step", steps),
+        ):
+            told[f"{name}, AUC {way}"] = sure.estimate(auc(scores, right, groups, parts))
     grid = np.quantile([v for s in seen for v in s], np.linspace(0, 0.3, 61))
-    by_f1 = {
-        t: Bootstrap(1, 0).value(first_errors(seen, right_known, t, [0] * len(seen))) for t in grid
-    }
-    best = max(by_f1, key=lambda t: by_f1[t] or 0.0)
+    f1 = [once.value(first_errors(seen, right_known, t, [0] * len(seen))) or 0.0 for t in grid]
+    best = float(grid[int(np.argmax(f1))])
     told["prm, first-error F1"] = sure.estimate(first_errors(scored, right, best, groups))
-    first = [[0.0] * len(s) for s in scored]
-    told["first step always wrong, first-error F1"] = sure.estimate(
-        first_errors(first, right, 0.5, groups)
-    )
     shown = {k: {"value": e.value, "low": e.low, "high": e.high, "n": e.n} for k, e in told.items()}
-    return {"right": float(np.mean(right)), "threshold": float(best), "figures": shown}
+    about = {"problems": len(numbers), "right": float(np.mean(right)), "threshold": best}
+    return {"test": about, "figures": shown}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("train", "test", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     records, test = read(options.train), read(options.test)
     base = options.out.with_name(options.out.name + ".base")
-    start(base, records, options.hidden, options.layers)
+    start(base, records, options.hidden)
     settings = TrainSettings(
         base=str(base),
         out=options.out,
         epochs=options.epochs,
-        learning_rate=options.learning_rate,
+        learning_rate=1e-3,
         weight_decay=0.1,
+        max_tokens=options.max_tokens,
     )
-    # The alternatives of a trajectory share nearly all of their tokens: many fit into a pass.
-    batches = BatchSettings(batch_size=128, group=16)
     began, busy = time.perf_counter(), time.process_time()
-    told = lambda done, total, logs: logs and print(f"{done} of {total}: {dict(logs)}", flush=True)
-    result = train(records, settings, batches=batches, on_progress=told)
+    # The alternatives of a trajectory go through the model together.
+    result = train(records, settings, batches=BatchSettings(batch_size=128, group=16))
     seconds = {"wall": time.perf_counter() - began, "cpu": time.process_time() - busy}
     print(f"{result.n_labels} labelled steps in {seconds['wall']:.0f} s: {options.out}")
-    found = measure(options.out, records[:: max(1, len(records) // 2000)], test)
+    found = measure(options.out, records[:: max(1, len(records) // 500)], test)
     for name, e in found["figures"].items():
-        print(f"{name:<50} {e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f}), n {e['n']}")
-    about = {
-        "train": result.n_labels,
-        "dropped": result.dropped._asdict()
-        if hasattr(result.dropped, "_asdict")
-        else vars(result.dropped),
-        "losses": result.losses,
-        "seconds": seconds,
-    }
-    about |= {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+        print(f"{name:<40} {e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})")
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    trained = {"labels": result.n_labels, "dropped": vars(result.dropped), "losses": result.losses}
     if options.results:
-        write_json(options.results, {"settings": about, **found})
+        write_json(options.results, {"given": given, "seconds": seconds, "train": trained, **found})
 
 
 if __name__ == "__main__":

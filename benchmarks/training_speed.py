@@ -75,6 +75,7 @@ class Setting(NamedTuple):
         last_only: whether only the last step of each record is labelled.
         learning_rate: of the cosine schedule.
         rounds: how often each way is run at most.
+        ways: which are run.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Setting(NamedTuple):
     last_only: bool = False
     learning_rate: float = 3e-4
     rounds: int = 3
+    ways: tuple[str, ...] = tuple(WAYS)
 
 
 def written(split: str, n: int, start: int, lengths: Sequence[int] | None = None) -> list[Record]:
@@ -277,10 +279,8 @@ def quality(models: dict[str, Path], held_out: Sequence[Record]) -> dict[str, An
 
 def measure(setting: Setting, options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """All ways in turn."""
-    ways = {n: w for n, w in WAYS.items() if w["side"] == "ours" or options.trl.is_file()}
-    if setting.last_only:
-        # Order does not matter here: neighbours in length are as long anyway.
-        ways.pop("TRL, by length", None)
+    there = {n: w for n, w in WAYS.items() if w["side"] == "ours" or options.trl.is_file()}
+    ways = {name: way for name, way in there.items() if name in setting.ways}
     records, rows = place / "records.jsonl", place / "rows.jsonl"
     records.write_text("".join(r.model_dump_json() + "\n" for r in setting.records))
     rows.write_text("".join(json.dumps(row_of(r)) + "\n" for r in setting.records))
@@ -318,6 +318,7 @@ def measure(setting: Setting, options: argparse.Namespace, place: Path) -> dict[
             runs[name].append(told)
             print(f"{setting.name}, {name}: {told}", flush=True)
     shown: dict[str, Any] = {
+        "rounds": len(runs["prmkit"]),
         "solutions": len(lengths),
         "steps": n_steps,
         "tokens_of_solutions": {
@@ -363,10 +364,11 @@ def settings_of(options: argparse.Namespace, place: Path) -> list[Setting]:
         Setting(
             "the same quality: the shipped policy on the world's solutions",
             policy_with_head(place / "policy"),
-            written("train", 2000, 700_000),
+            written("train", 1200, 700_000),
             written("test", 400, 700_000),
             learning_rate=5e-4,
             rounds=1,
+            ways=("prmkit", "TRL"),
         )
     ]
     for size, (hidden, layers) in SIZES.items():
@@ -391,28 +393,31 @@ def main() -> None:
         return
     if not options.trl.is_file():
         print(f"no {options.trl}: TRL is left out; `make trl` installs it")
-    found = {}
-    parameters: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        for setting in settings_of(options, place):
-            if setting.name.startswith(options.only):
-                folder = place / f"run{len(found)}"
-                folder.mkdir()
-                found[setting.name] = measure(setting, options, folder)
-                model = start_token_classifier(setting.model, 2)
-                parameters[setting.name] = sum(p.numel() for p in model.parameters())
-    about = {
+    about: dict[str, Any] = {
         "prmkit": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "trl": "1.13.0" if options.trl.is_file() else None,
         "machine": f"{platform.machine()}, {options.threads} thread",
         "batch_size": BATCH,
-        "rounds": options.rounds,
-        "parameters": parameters,
+        "settings": {},
     }
-    write_json(options.out, rounded(about | {"settings": found}))
+    if options.only and options.out.is_file():
+        # A part is measured again; the rest stays.
+        about["settings"] = json.loads(options.out.read_text(encoding="utf-8"))["settings"]
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        for number, setting in enumerate(settings_of(options, place)):
+            if not setting.name.startswith(options.only):
+                continue
+            folder = place / f"run{number}"
+            folder.mkdir()
+            parameters = sum(
+                p.numel() for p in start_token_classifier(setting.model, 2).parameters()
+            )
+            measured = measure(setting, options, folder)
+            about["settings"][setting.name] = {"parameters": parameters, **measured}
+            write_json(options.out, rounded(about))
 
 
 def rounded(value: Any) -> Any:

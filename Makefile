@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
+TRL := .venv-trl
 CODE := src tests scripts $(wildcard benchmarks recipes)
 
-.PHONY: demo test test-slow test-gpu test-server check bench docs format weights clean
+.PHONY: demo test test-slow test-gpu test-server trl check bench docs format weights clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
@@ -40,6 +41,12 @@ $(VLLM)/.ready:
 test-server: $(READY) $(VLLM)/.ready   ## against real servers on this CPU (several minutes)
 	PRMKIT_VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -q -m server
 
+# TRL too, which brings its own versions: training is measured against it.
+trl:                    ## TRL in an environment of its own, for benchmarks/training_speed.py
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/pip install --quiet --progress-bar off torch==2.13.0
+	$(TRL)/bin/pip install --quiet --progress-bar off trl==1.13.0 transformers==5.24.0
+
 check: $(READY)         ## format, lint, types, import contract, sizes
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
@@ -57,6 +64,8 @@ bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/r
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training.py
 
 docs: $(READY)          ## pages that are generated from the code and from measurements
 	$(BIN)/python scripts/write_cli_docs.py

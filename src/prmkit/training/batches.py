@@ -27,8 +27,8 @@ class BatchSettings:
 
     Attributes:
         batch_size: solutions of an optimiser step, over all processes.
-        pass_tokens: tokens of one forward pass at most, where one solution has not more; lower it
-            where memory is short.
+        pass_tokens: tokens that one forward pass computes at most, where one solution has not
+            more; what solutions share counts once. Lower it where memory is short.
         group: solutions of one problem that go into a step together at most; 1 scatters them.
         share: whether what solutions have in common is computed once.
     """
@@ -101,7 +101,8 @@ def steps_of_an_epoch(n_solutions: int, settings: BatchSettings) -> int:
 def passes(examples: Sequence[Example], most: int) -> list[list[int]]:
     """All examples in passes of `most` tokens, those that begin alike beside each other."""
     ordered = sorted(range(len(examples)), key=lambda i: (examples[i].problem, examples[i].ids))
-    return _passes([([i], len(examples[i].ids)) for i in ordered], most)
+    units = [[i] for i in ordered]
+    return _passes(list(zip(units, _sizes(units, examples, True), strict=True)), most)
 
 
 def _epoch(
@@ -182,27 +183,63 @@ def _cut(
             units[-1].append(i)
         else:
             units.append([i])
-    sizes = [sum(len(examples[i].ids) for i in unit) for unit in units]
-    fair, rank, load = sum(sizes) / world, 0, 0
-    shares: list[list[tuple[list[int], int]]] = [[] for _ in range(world)]
+    sizes = _sizes(units, examples, settings.share)
+    total = sum(size.more for size in sizes)
+    rank, load = 0, 0
+    shares: list[list[tuple[list[int], _Size]]] = [[] for _ in range(world)]
     for unit, size in zip(units, sizes, strict=True):
-        if rank < world - 1 and load + size / 2 > fair * (rank + 1):
+        if rank < world - 1 and load + size.more / 2 > total / world * (rank + 1):
             rank += 1
         shares[rank].append((unit, size))
-        load += size
+        load += size.more
     cut = [_passes(share, settings.pass_tokens) for share in shares]
     most = max(map(len, cut))
     return StepPlan([[*of_one, *[[]] * (most - len(of_one))] for of_one in cut])
 
 
-def _passes(share: Sequence[tuple[list[int], int]], most: int) -> list[list[int]]:
+class _Size(NamedTuple):
+    """Tokens that a unit adds to a pass.
+
+    Attributes:
+        alone: where it is the first.
+        more: behind the unit before it, with which it may share a beginning.
+    """
+
+    alone: int
+    more: int
+
+
+def _sizes(units: Sequence[Sequence[int]], examples: Sequence[Example], share: bool) -> list[_Size]:
+    """The sizes of units whose examples are sorted: each shares most with the one before it."""
+    sizes: list[_Size] = []
+    before: list[int] = []
+    for unit in units:
+        alone, common = 0, 0
+        for i in unit:
+            ids = examples[i].ids
+            shared = _alike(before, ids) if share else 0
+            if i == unit[0]:
+                common, shared = shared, 0
+            alone += len(ids) - shared
+            before = ids
+        sizes.append(_Size(alone, alone - common))
+    return sizes
+
+
+def _alike(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
+def _passes(share: Sequence[tuple[list[int], _Size]], most: int) -> list[list[int]]:
     cut: list[list[int]] = []
     room = 0
     for unit, size in share:
-        if cut and size <= room:
+        if cut and size.more <= room:
             cut[-1] += unit
-            room -= size
+            room -= size.more
         else:
             cut.append(list(unit))
-            room = most - size
+            room = most - size.alone
     return cut

@@ -32,6 +32,7 @@ for _name, _help in {
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by rollouts.",
     "merge": "Merge ratings that several annotators gave, and tell how they agree.",
+    "recut": "Cut solutions into other steps, where a model is unsure.",
     "train": "Train a discriminative PRM on labelled steps.",
     "convert": "Convert a file of labelled steps from one format to another.",
     "calibrate": "Fit a map from a model's scores to probabilities, and keep it beside the model.",

@@ -1,6 +1,6 @@
 """Train a PRM on labelled steps, and see what it learnt on solutions it has not seen.
 
-    python recipes/3_train.py OUT [--data FILE] [--model DIR] [--solutions 2000]
+    python recipes/3_train.py OUT [--data FILE] [--base DIR] [--solutions 2000]
 
 Without --data, solutions with mistakes are written and judged by the embedded world, as many as
 you like. --neutral, --threshold and --after-error decide what labels of other origin become.

@@ -24,7 +24,7 @@ SAMPLES = 10_000
 
 
 def tokenizer_of(family):
-    layout = LAYOUTS.get(family, LAYOUTS["step_end"])
+    layout = LAYOUTS[family]
     return TOKENIZERS[layout.tokenizer](layout.words, layout.added)
 
 

@@ -174,6 +174,27 @@ def test_the_reference_is_asked_once_and_kept(tiny_lm, other_lm, tmp_path, monke
     )
 
 
+def test_processes_share_the_reference_and_each_has_all_of_it(tiny_lm, tmp_path, monkeypatch):
+    aim = ImplicitObjective("cross_entropy", ImplicitSettings())
+    alone, model = completed(aim, tiny_lm, tmp_path / "alone")
+    monkeypatch.setattr(implicit, "_wait", lambda place: None)
+    monkeypatch.setattr(implicit, "_device", lambda place: "cpu")
+    bare = [e._replace(reference=0.0) for e in alone]
+    places = [
+        Place(tiny_lm, tmp_path / "two", BatchSettings(pass_tokens=60), rank, 2) for rank in (0, 1)
+    ]
+    implicit._compute(bare, tiny_lm, model, places[0])
+    assert implicit._kept(bare, tiny_lm, places[0]) is None
+    assert aim.complete(bare, model, places[1]) == alone
+    assert aim.complete(bare, model, places[0]) == alone
+    shares = [
+        json.loads((tmp_path / "two" / f"reference-{rank}-of-2.json").read_text())["log_probs"]
+        for rank in (0, 1)
+    ]
+    assert all(shares)
+    assert not shares[0].keys() & shares[1].keys()
+
+
 def test_a_reference_with_another_tokenizer_is_refused(tiny_lm, tmp_path):
     from prmkit.tiny_checkpoints import tiny_checkpoint
 

@@ -218,16 +218,17 @@ def _other(reference: Path, base: Path) -> Any:
 
 
 def _device(place: Place) -> str:
-    if place.world == 1:
-        return default_device()
-    from accelerate import PartialState
-
-    return str(PartialState().device)
+    return default_device() if place.world == 1 else str(_processes().device)
 
 
 def _wait(place: Place) -> None:
     """Until all processes have come so far."""
     if place.world > 1:
-        from accelerate import PartialState
+        _processes().wait_for_everyone()
 
-        PartialState().wait_for_everyone()
+
+def _processes() -> Any:
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())

@@ -109,7 +109,7 @@ class TrainResult(NamedTuple):
     Attributes:
         out: the folder of the model.
         n_examples: solutions trained on.
-        n_labels: labelled steps among them.
+        n_labels: labels among them: of steps, or of tokens where those are taught.
         dropped: what was not trained on.
         losses: (optimiser step, mean loss of an item) as logged.
         figures: of the held-out solutions, by the model that was kept; empty without any.

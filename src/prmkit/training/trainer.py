@@ -45,6 +45,7 @@ from prmkit.training.checkpoints import (
     is_finished,
     meet,
     newest,
+    tidy,
 )
 from prmkit.training.kinds import KINDS, KindName, LossName, Objective, objective
 from prmkit.training.looks import Judge, Looks
@@ -257,6 +258,8 @@ def train(
     _check_installed()
     folder = folder_of(settings.out)
     if is_finished(settings.out, claim):
+        if first:
+            tidy(folder, claim)
         if on_progress is not None:
             on_progress(n_steps, n_steps, {})
         return _result(settings.out, prepared)

@@ -137,19 +137,43 @@ def test_fifty_kills(tiny_lm, tmp_path, peace):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rename", "replace", "fsync", "rmdir", "unlink", "mkdir"])
-def test_kills_in_the_middle_of_what_touches_the_disk(tiny_lm, tmp_path, peace, name):
-    """At each call that a whole run makes, or every third where there are many, in one run."""
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [("rename", 3), ("replace", 1), ("fsync", 3), ("rmdir", 3), ("unlink", 3), ("mkdir", 3)],
+)
+def test_kills_in_the_middle_of_what_touches_the_disk(tiny_lm, tmp_path, peace, name, apart):
+    """Lives of one run, each of which dies at a later call than the one before it."""
     out, times, deaths = tmp_path / "prm", 0, 0
     while not lived(tiny_lm, out, 600, f"{name}/{times}"):
         deaths += 1
         folder = tmp_path / "prm.checkpoints"
         assert newest(folder) is None or (folder / "claim.json").is_file()
         assert len(checkpoints(folder)) <= 3
-        # Each life dies a little later than the one before it; early deaths must not wear out.
-        times += 3
+        times += apart
     assert deaths > 1
     assert_whole(tmp_path, peace[0])
+
+
+def renames_of(base: Path, place: Path) -> int:
+    """How many renames a run makes: the last one begins the removal of its checkpoints."""
+    place.mkdir()
+    child = CONTEXT.Process(target=counting, args=(base, place / "prm", place / "renames"))
+    child.start()
+    child.join(600)
+    assert child.exitcode == 0
+    return (place / "renames").read_text().count("x")
+
+
+def counting(base: Path, out: Path, noted: Path) -> None:
+    original = os.rename
+
+    def counted(*arguments, **more):
+        with noted.open("a") as file:
+            file.write("x")
+        return original(*arguments, **more)
+
+    os.rename = counted
+    work(base, out)
 
 
 def test_what_a_kill_may_leave_is_swept(tiny_lm, tmp_path, peace):
@@ -159,4 +183,17 @@ def test_what_a_kill_may_leave_is_swept(tiny_lm, tmp_path, peace):
         (tmp_path / left / "half").write_text("x")
     shutil.copy(tiny_lm / "config.json", tmp_path / "prm.checkpoints" / ".claim.json.x.tmp")
     assert lived(tiny_lm, tmp_path / "prm", 600)
+    assert_whole(tmp_path, peace[0])
+
+
+def test_a_run_killed_after_its_end_leaves_nothing_for_good(tiny_lm, tmp_path, peace):
+    """The model is there, and its checkpoints still are, or are on their way out."""
+    out = tmp_path / "prm"
+    n = renames_of(tiny_lm, tmp_path / "counted")
+    assert not lived(tiny_lm, out, 600, f"rename/{n - 1}")
+    assert (tmp_path / "prm.checkpoints").is_dir()
+    assert out.is_dir()
+    (tmp_path / ".prm.checkpoints.gone").mkdir()
+    assert lived(tiny_lm, out, 600)
+    shutil.rmtree(tmp_path / "counted")
     assert_whole(tmp_path, peace[0])

@@ -101,7 +101,10 @@ def test_several_processes_judge_a_model_together(tiny_lm, tmp_path, parallel):
     assert one["figures"].keys() >= {"first_error_f1", "brier"}
     assert one["figures"] == pytest.approx(two["figures"], abs=1e-5)
     curves = [
-        [json.loads(line) for line in (tmp_path / name / "prm" / "metrics.jsonl").open()]
+        [
+            json.loads(line)
+            for line in (tmp_path / name / "prm" / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("one", "two")
     ]
     assert [e["step"] for e in curves[0]] == [e["step"] for e in curves[1]]

@@ -132,7 +132,10 @@ def _train(
                 notes[name] = f"{shown} {logs[name]:.3f}"
         progress("train", done, total, "  ".join(notes.values()))
 
-    with bars(quiet=quiet or not processes()[1]) as progress:
+    quiet = quiet or not processes()[1]
+    if not quiet and parts.watch.report_to == "auto" and not parts.watch.curves():
+        say("no live curves: trackio is not installed (pip install trackio); see metrics.jsonl")
+    with bars(quiet=quiet) as progress:
         return run(
             records,
             settings,

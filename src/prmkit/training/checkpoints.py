@@ -113,6 +113,14 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
+def tidy(folder: Path, claim: Claim) -> None:
+    """Remove what a run that was killed after its end left: its model is whole."""
+    sweep(_gone(folder))
+    file = folder / CLAIM
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == claim.told:
+        discard(folder)
+
+
 def _claim(folder: Path, claim: Claim) -> None:
     """Mark a folder with what it belongs to, or refuse another's."""
     file = folder / CLAIM

@@ -42,6 +42,7 @@ from prmkit.training.checkpoints import (
     is_finished,
     meet,
     newest,
+    tidy,
 )
 from prmkit.training.implicit import ImplicitSettings
 from prmkit.training.kinds import Family, KindName, examples_of, family_of, objective
@@ -282,6 +283,8 @@ def train(
     _check_installed()
     folder = folder_of(settings.out)
     if is_finished(settings.out, claim):
+        if first:
+            tidy(folder, claim)
         if on_progress is not None:
             on_progress(n_steps, n_steps, {})
         return _result(settings.out, prepared)

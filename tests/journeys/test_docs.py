@@ -19,7 +19,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN = [p for p in PAGES if any(f.language in fences.RUN for f in fences.fences(p.read_text()))]
 
 
-LONG = {"labelling.md", "evaluation.md"}
+LONG = {"labelling.md", "evaluation.md", "training.md"}
 """Pages that run in a file of their own, so that both workers have something to do."""
 
 

@@ -271,9 +271,13 @@ def test_every_kind_learns(tiny_lm, tmp_path, kind, how):
     records = []
     for i in range(96):
         values = [rng.randint(0, 1)]
-        text = f"Mia has 3 {'apples' if values[0] else 'pens'}.\n"
+        if kind == "rank":
+            # It compares steps of the same solution.
+            values.append(1 - values[0])
+        texts = [f"Mia has 3 {'apples' if value else 'pens'}.\n" for value in values]
         trajectory = Trajectory(
-            problem=Problem(id=str(i % 8), prompt=f"Mia {i % 8}?"), steps=(Step(text=text),)
+            problem=Problem(id=str(i % 8), prompt=f"Mia {i % 8}?"),
+            steps=tuple(Step(text=text) for text in texts),
         )
         records.append(
             Record(trajectory=trajectory, labels=StepLabels(values=tuple(values), kind="hard"))

@@ -257,3 +257,41 @@ def test_how_a_step_is_cut_changes_nothing(tiny_lm, tmp_path):
     for name in ("each", "apart"):
         assert losses[name] == pytest.approx(losses["one"], abs=1e-5)
         assert scores[name] == pytest.approx(scores["one"], abs=1e-3)
+<<<<<<< HEAD
+=======
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("value", {}), ("value", {"loss": "squared_error"}), ("rank", {}), ("pairs", {}),
+        ("step", {"loss": "squared_error"}),
+    ],
+)  # fmt: skip
+def test_every_kind_learns(tiny_lm, tmp_path, kind, how):
+    rng = random.Random(0)
+    records = []
+    for i in range(96):
+        values = [rng.randint(0, 1)]
+        if kind == "rank":
+            # It compares steps of the same solution.
+            values.append(1 - values[0])
+        texts = [f"Mia has 3 {'apples' if value else 'pens'}.\n" for value in values]
+        trajectory = Trajectory(
+            problem=Problem(id=str(i % 8), prompt=f"Mia {i % 8}?"),
+            steps=tuple(Step(text=text) for text in texts),
+        )
+        records.append(
+            Record(trajectory=trajectory, labels=StepLabels(values=tuple(values), kind="hard"))
+        )
+    settings = settings_for(tiny_lm, tmp_path / "m", kind=kind, epochs=6, **how)
+    train(records, settings, batches=EIGHT)
+    scored = DiscriminativeScorer(tmp_path / "m", device="cpu").score(
+        [r.trajectory for r in records]
+    )
+    right = [s.values[0] for s, r in zip(scored, records, strict=True) if r.labels.values[0]]
+    wrong = [s.values[0] for s, r in zip(scored, records, strict=True) if not r.labels.values[0]]
+    assert min(right) > max(wrong)
+    if kind not in ("rank", "pairs"):
+        assert min(right) > 0.5 > max(wrong)
+>>>>>>> wip-t-dist

@@ -16,7 +16,7 @@ from prmkit.errors import FormatError
 from prmkit.formats.files import write_records
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 from prmkit.scorers.discriminative import DiscriminativeScorer
-from prmkit.training import trainer
+from prmkit.training import heads
 
 
 def records(n=24, seed=0, kind="hard"):
@@ -47,8 +47,8 @@ def no_model(monkeypatch):
     def loaded(*arguments, **more):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(trainer, "start_token_classifier", loaded)
-    monkeypatch.setattr(trainer, "start_causal_lm", loaded)
+    monkeypatch.setattr(heads, "start_token_classifier", loaded)
+    monkeypatch.setattr(heads, "start_causal_lm", loaded)
 
 
 def test_options_of_a_file_and_of_the_command_line(tmp_path):
@@ -113,7 +113,14 @@ def test_a_dry_run_tells_what_would_be_trained(prm, tmp_path, tiny_lm, data, no_
     assert told["labels"] == {"0": labels.count(0), "1": labels.count(1)}
     assert told["solutions"] == 24
     assert told["steps"] == told["passes"] == 4
-    assert told["dropped"] == {"unlabelled": 0, "too_long": 0, "cut": 0, "cut_labels": 0}
+    assert told["dropped"] == {
+        "unlabelled": 0,
+        "too_long": 0,
+        "cut": 0,
+        "cut_labels": 0,
+        "disagree": 0,
+        "unreadable": 0,
+    }
     assert told["tokens_computed"] < told["tokens_expanded"]
     n = told["parameters"]
     assert told["trained"] == n

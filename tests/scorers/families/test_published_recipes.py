@@ -349,8 +349,8 @@ RECIPES = {
     "outcome_probability": outcome,
     "agent_prm": lambda m: outcome(m, observed=OBSERVATIONS),
 }
-OURS = {"step_end"}
-"""prmkit's own family is compared in tests/scorers/test_discriminative.py."""
+OURS = {"step_end", "step_value", "step_rank", "step_classes"}
+"""prmkit's own, compared in tests/scorers/test_discriminative.py and tests/training."""
 
 
 def test_every_family_has_its_recipe_here():

@@ -202,9 +202,7 @@ class _Size(NamedTuple):
     more: int
 
 
-def _sizes(
-    units: Sequence[Sequence[int]], examples: Sequence[Example], share: bool
-) -> list[_Size]:
+def _sizes(units: Sequence[Sequence[int]], examples: Sequence[Example], share: bool) -> list[_Size]:
     """The sizes of units whose examples are sorted: each shares most with the one before it."""
     sizes: list[_Size] = []
     before: list[int] = []

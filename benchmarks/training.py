@@ -270,7 +270,8 @@ def compare(pools: dict[Split, Pool], labelled: Labelled, options: Any, place: P
         runs: dict[str, list[dict[str, Any]]] = {split: [] for split in pools}
         for seed in range(options.seeds):
             begun, busy = time.perf_counter(), time.process_time()
-            scorer = way.make(labelled, place / f"{name}-{seed}".replace(" ", "_"), seed)
+            folder = f"{name}-{options.solutions}-{seed}".replace(" ", "_")
+            scorer = way.make(labelled, place / folder, seed)
             seconds, cpu = time.perf_counter() - begun, time.process_time() - busy
             for split, pool in pools.items():
                 runs[split].append(measured(scores_of(scorer, pool), pool, way.aggregation))

@@ -105,7 +105,8 @@ def measure(model: Path, known: Sequence[Record], records: Sequence[Record]) -> 
     }
     sure, once, told = Bootstrap(len(numbers)), Bootstrap(1, 0), {}
     for name, scores in judges.items():
-        for way, parts in (("pooled", None), ("in a problem", groups), ("in a step", steps)):
+        ways = {"pooled": None, "within a problem": groups, "within a step": steps}
+        for way, parts in ways.items():
             told[f"{name}, AUC {way}"] = sure.estimate(auc(scores, right, groups, parts))
     grid = np.quantile([v for s in seen for v in s], np.linspace(0, 0.3, 61))
     f1 = [once.value(first_errors(seen, right_known, t, [0] * len(seen))) or 0.0 for t in grid]

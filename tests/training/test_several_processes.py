@@ -64,6 +64,7 @@ def assert_alike(one: dict, other: dict, tolerance: float, weights: float) -> No
         assert (value - other["weights"][name]).abs().max() < weights, name
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tiny_lm, tmp_path):
     one = trained(tiny_lm, tmp_path / "one", 1)
     two = trained(tiny_lm, tmp_path / "two", 2)

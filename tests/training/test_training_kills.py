@@ -127,6 +127,7 @@ def killing(base: Path, place: Path, peace, kills: int, seed: int) -> None:
         assert_whole(run, expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again(tiny_lm, tmp_path, peace):
     killing(tiny_lm, tmp_path, peace, 4, 1)
 

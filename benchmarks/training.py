@@ -260,10 +260,21 @@ def told(way: dict[str, Any], runs: Sequence[dict[str, Any]], pool: Pool) -> dic
     return shown
 
 
-def compare(pools: dict[Split, Pool], labelled: Labelled, options: Any, place: Path) -> Any:
-    """All ways in all splits, and the claims."""
+def compare(
+    pools: dict[Split, Pool],
+    labelled: Labelled,
+    options: Any,
+    place: Path,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """All ways in all splits, and the claims; `keep` is given what is known after each way."""
     found: dict[str, dict[str, dict[str, Any]]] = {split: {} for split in pools}
-    results: dict[str, Any] = {split: {"ways": {}} for split in pools}
+    results: dict[str, Any] = {split: {"ways": {}, "claims": {}} for split in pools}
+    for split, pool in pools.items():
+        numbers = shown_numbers(pool.majority.shape[1])
+        for name, curve in (("majority", pool.majority), ("pass", pool.oracle)):
+            results[split][name] = {str(n): float(curve[:, n - 1].mean()) for n in numbers}
+            say(f"{split}, {name}: {results[split][name]}")
     for name, way in WAYS.items():
         if not name.startswith(options.only):
             continue
@@ -279,27 +290,33 @@ def compare(pools: dict[Split, Pool], labelled: Labelled, options: Any, place: P
         for split, pool in pools.items():
             found[split][name] = mean_of(runs[split])
             row = results[split]["ways"][name] = told(found[split][name], runs[split], pool)
-            best, gap = row["best_of_n"], row["best_minus_majority"]
-            say(f"  {split}: best of N {best}\n    minus majority {gap}")
-            say("    " + str({k: v for k, v in row.items() if isinstance(v, float)}))
-    for split, pool in pools.items():
-        curves = (("majority", pool.majority), ("pass", pool.oracle))
-        for name, curve in curves:
-            numbers = shown_numbers(curve.shape[1])
-            results[split][name] = {str(n): float(curve[:, n - 1].mean()) for n in numbers}
-            say(f"{split}, {name}: {results[split][name]}")
-        results[split]["claims"] = claims = {}
-        for claim, (a, b) in CLAIMS.items():
-            if a in found[split] and b in found[split]:
-                one, other = found[split][a], found[split][b]
-                claims[claim] = {
-                    f"{how}_of_{curve.shape[1]}": list(
-                        paired_bootstrap(one[how][:, -1], other[how][:, -1])
-                    )
-                    for how in ("best", "weighted")
-                }
-                say(f"{split}, {claim}: {claims[claim]}")
-    return results
+            results[split]["claims"] = claims(found[split])
+            last = str(pool.majority.shape[1])
+            figures = {k: v for k, v in row.items() if isinstance(v, float)}
+            say(
+                f"  {split}: best of {last} {row['best_of_n'][last]}, minus majority "
+                f"{row['best_minus_majority'][last]}, {figures}"
+            )
+        keep(results)
+    for split in pools:
+        for claim, gaps in results[split]["claims"].items():
+            say(f"{split}, {claim}: {gaps}")
+
+
+def claims(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Differences of ways that were run, with intervals over problems, by the number of samples."""
+    shown: dict[str, Any] = {}
+    for claim, (a, b) in CLAIMS.items():
+        if a not in found or b not in found:
+            continue
+        shown[claim] = {
+            how: {
+                str(n): list(paired_bootstrap(found[a][how][:, n - 1], found[b][how][:, n - 1]))
+                for n in shown_numbers(found[a][how].shape[1])[1:]
+            }
+            for how in ("best", "weighted")
+        }
+    return shown
 
 
 def rounded(value: Any) -> Any:
@@ -334,20 +351,23 @@ def main() -> None:
             for split in SPLITS
         }
         say(f"sampled ({time.perf_counter() - begun:.0f} s)")
-        results = compare(pools, labelled, options, place)
-    described = {
-        "prmkit": __version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "problems": options.problems,
-        "samples": options.samples,
-        "labelling": about,
-        "seconds": {
-            "wall": time.perf_counter() - begun,
-            "cpu": time.process_time() - busy,
-        },
-    }
-    write_json(options.out, rounded(described | results))
+        described = {
+            "prmkit": __version__,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+            "problems": options.problems,
+            "samples": options.samples,
+            "labelling": about,
+        }
+
+        def keep(results: dict[str, Any]) -> None:
+            spent = {
+                "wall": time.perf_counter() - begun,
+                "cpu": time.process_time() - busy,
+            }
+            write_json(options.out, rounded(described | {"seconds": spent} | results))
+
+        compare(pools, labelled, options, place, keep)
 
 
 if __name__ == "__main__":

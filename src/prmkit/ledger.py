@@ -154,6 +154,23 @@ def run_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool = True
     Raises:
         RunFolderError: as `claim_folder`, or if another process is at work there.
     """
+    with alone_in(folder):
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        if not resume and (folder / CONFIG_FILE).is_file():
+            for file in sorted(folder.iterdir()):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        claim_folder(folder, settings)
+        yield
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made where absent.
+
+    Raises:
+        RunFolderError: if one is at work there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -161,14 +178,9 @@ def run_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool = True
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(
-                f"another process is at work in {folder}; wait for it, or give another folder"
+                f"another process is at work in {folder}; wait for it, or give another folder "
+                "with --out"
             ) from None
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        if not resume and (folder / CONFIG_FILE).is_file():
-            for file in sorted(folder.iterdir()):
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
-        claim_folder(folder, settings)
         yield
     finally:
         os.close(held)

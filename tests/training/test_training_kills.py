@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from prmkit.training.checkpoints import checkpoints, newest
+from prmkit.errors import RunFolderError
+from prmkit.training.checkpoints import Claim, alone, checkpoints, newest
 
 # Children of a server that has loaded all: they begin at once, so that most kills hit training.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -198,3 +199,18 @@ def test_a_run_killed_after_its_end_leaves_nothing_for_good(tiny_lm, tmp_path, p
     assert lived(tiny_lm, out, 600)
     shutil.rmtree(tmp_path / "counted")
     assert_whole(tmp_path, peace[0])
+
+
+def test_a_second_run_leaves_what_the_first_has_begun(tmp_path):
+    folder, claim = tmp_path / "m.checkpoints", Claim({"settings": {"seed": "1"}})
+    with alone(folder, claim, first=True):
+        (folder / "reference.json").write_text("begun")
+        with (
+            pytest.raises(RunFolderError, match="another process is at work in"),
+            alone(folder, claim, first=True),
+        ):
+            pass
+        assert (folder / "reference.json").read_text() == "begun"
+        assert (folder / "claim.json").is_file()
+    # Nothing was put there for good.
+    assert not folder.exists()

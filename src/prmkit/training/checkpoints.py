@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 from prmkit.checkpoints import find_note
 from prmkit.errors import RunFolderError
 from prmkit.files import write_json
+from prmkit.ledger import alone_in
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
@@ -65,30 +65,20 @@ def alone(folder: Path, claim: Claim, *, first: bool) -> Iterator[None]:
         meet()
         yield
         return
-    gone = _gone(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
-    try:
+    with alone_in(folder):
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"another process is at work in {folder}; wait for it, or give another output "
-                "folder"
-            ) from None
-        # What killed runs left: half a checkpoint, half a model, what was on its way out.
-        sweep(folder / ".aside")
-        sweep(gone)
-        out = folder.with_name(folder.name.removesuffix(".checkpoints"))
-        for left in (*out.parent.glob(f".{out.name}.*.tmp"), *folder.glob(".*.tmp")):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        _claim(folder, claim)
-        meet()
-        yield
-    finally:
-        if not checkpoints(folder):
-            sweep(folder)
-        os.close(held)
+            # What killed runs left: half a checkpoint, half a model, what was on its way out.
+            sweep(folder / ".aside")
+            sweep(_gone(folder))
+            out = folder.with_name(folder.name.removesuffix(".checkpoints"))
+            for left in (*out.parent.glob(f".{out.name}.*.tmp"), *folder.glob(".*.tmp")):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            _claim(folder, claim)
+            meet()
+            yield
+        finally:
+            if not checkpoints(folder):
+                sweep(folder)
 
 
 def meet() -> None:

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prmkit.errors import CheckpointError
-from prmkit.scorers.backends.packed import cumulated, one_sequence, variable_length
+from prmkit.scorers.backends import packed
 from prmkit.training.trees import Forest
 
 if TYPE_CHECKING:
@@ -41,16 +40,7 @@ class _Plan:
 
 def install() -> None:
     """Make the attention known to transformers; again and again does no harm."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
-
-
-def _no_mask(**unused: Any) -> None:
-    """Each node is looked at by itself, so there is nothing to mask."""
-    del unused
+    packed.install(NAME, _attention)
 
 
 def _attention(
@@ -61,44 +51,17 @@ def _attention(
     attention_mask: Any,
     *,
     forest: _Plan,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Any = None,
-    **unused: Any,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """[1, H, T, D] queries, [1, G, T, D] keys and values to [1, T, H, D], node by node."""
     import torch
 
-    if softcap is not None or s_aux is not None:
-        raise CheckpointError(
-            f"{type(module).__name__} caps its attention or has sinks, which prmkit's packed "
-            "attention does not know"
-        )
-    del attention_mask, unused
-    query, key, value = query[0], key[0], value[0]
-    own_keys = torch.split(key, forest.lengths, dim=1)
-    own_values = torch.split(value, forest.lengths, dim=1)
+    del attention_mask
+    own_keys = torch.split(key[0], forest.lengths, dim=1)
+    own_values = torch.split(value[0], forest.lengths, dim=1)
     keys = [_joined(own_keys, chain) for chain in forest.chains]
     values = [_joined(own_values, chain) for chain in forest.chains]
-    if forest.bounds is not None:
-        out = variable_length(
-            query,
-            torch.cat(keys, dim=1),
-            torch.cat(values, dim=1),
-            forest.bounds,
-            forest.lengths,
-            [k.shape[1] for k in keys],
-            scaling,
-            sliding_window,
-        )
-        return out[None], None
-    queries = torch.split(query, forest.lengths, dim=1)
-    parts = [
-        one_sequence(q, k, v, scaling, sliding_window)
-        for q, k, v in zip(queries, keys, values, strict=True)
-    ]
-    return torch.cat(parts, dim=1).transpose(0, 1)[None], None
+    return packed.attend(module, query, keys, values, forest.lengths, forest.bounds, **settings)
 
 
 def _joined(parts: Sequence[torch.Tensor], chain: Sequence[int]) -> torch.Tensor:
@@ -126,7 +89,7 @@ def hidden_states(body: Any, forest: Forest) -> torch.Tensor:
     bounds = None
     if device.type == "cuda":
         totals = [node.start + len(node.ids) for node in forest.nodes]
-        bounds = cumulated(lengths, device), cumulated(totals, device)
+        bounds = packed.cumulated(lengths, device), packed.cumulated(totals, device)
     out = body(
         input_ids=ids,
         position_ids=positions.to(device)[None],

@@ -11,7 +11,7 @@ asks for its attention by name (Llama, Qwen, Mistral, …) runs on it unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "prmkit_packed"
+
+Attention = Callable[..., tuple["torch.Tensor", None]]
+"""As transformers calls it: module, query, key, value, mask, and settings by name."""
 
 
 class Cache(NamedTuple):
@@ -90,13 +93,18 @@ class _Plan:
     bounds: tuple[torch.Tensor, torch.Tensor] | None
 
 
-def install() -> None:
-    """Make the attention known to transformers; again and again does no harm."""
+def install(name: str = NAME, attention: Attention | None = None) -> None:
+    """Make an attention known to transformers; again and again does no harm.
+
+    Args:
+        name: under which models ask for it.
+        attention: what computes it; by default this file's own.
+    """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
+    ALL_ATTENTION_FUNCTIONS.register(name, attention or _attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, _no_mask)
 
 
 def _no_mask(**unused: Any) -> None:
@@ -112,27 +120,19 @@ def _attention(
     attention_mask: Any,
     *,
     packed: _Plan,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Any = None,
-    **unused: Any,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """[1, H, T, D] queries, [1, G, T, D] keys and values to [1, T, H, D], sequence by sequence."""
     import torch
 
-    if softcap is not None or s_aux is not None:
-        raise CheckpointError(
-            f"{type(module).__name__} caps its attention or has sinks, which prmkit's packed "
-            "attention does not know"
-        )
-    del attention_mask, unused
+    del attention_mask
     layer = module.layer_idx
-    query, key, value = query[0], key[0], value[0]
+    key, value = key[0], value[0]
     if packed.kept is not None:
         packed.kept.append((key, value))
     keys: Sequence[torch.Tensor] = torch.split(key, packed.lengths, dim=1)
     values: Sequence[torch.Tensor] = torch.split(value, packed.lengths, dim=1)
+    whole: tuple[torch.Tensor, torch.Tensor] | None = (key, value)
     if any(cache is not None for cache in packed.after):
         keys = tuple(
             k if cache is None else torch.cat([cache.keys[layer], k], dim=1)
@@ -142,27 +142,69 @@ def _attention(
             v if cache is None else torch.cat([cache.values[layer], v], dim=1)
             for v, cache in zip(values, packed.after, strict=True)
         )
-        if packed.bounds is not None:
-            key, value = torch.cat(keys, dim=1), torch.cat(values, dim=1)
-    if packed.bounds is not None:
-        lengths = [k.shape[1] for k in keys]
-        out = variable_length(
-            query, key, value, packed.bounds, packed.lengths, lengths, scaling, sliding_window
+        whole = None
+    return attend(module, query, keys, values, packed.lengths, packed.bounds, whole, **settings)
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    keys: Sequence[torch.Tensor],
+    values: Sequence[torch.Tensor],
+    lengths: list[int],
+    bounds: tuple[torch.Tensor, torch.Tensor] | None,
+    whole: tuple[torch.Tensor, torch.Tensor] | None = None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Any = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of sequences that lie one after the other, each over keys of its own.
+
+    Args:
+        module: the layer, for messages.
+        query: [1, H, T, D] of all sequences.
+        keys: of N sequences [G, K, D], the last K of which are its own tokens.
+        values: the same.
+        lengths: [N] tokens of each.
+        bounds: cumulative lengths of queries and of keys, on a GPU.
+        whole: all keys and all values one after the other, where they are at hand so.
+        scaling: of the logits.
+        sliding_window: how many tokens back are seen, where not all are.
+        softcap: not known here.
+        s_aux: not known here.
+        unused: what transformers tells attentions besides.
+
+    Returns:
+        [1, T, H, D].
+
+    Raises:
+        CheckpointError: if the model's attention is another one.
+    """
+    import torch
+
+    del unused
+    if softcap is not None or s_aux is not None:
+        raise CheckpointError(
+            f"{type(module).__name__} caps its attention or has sinks, which prmkit's packed "
+            "attention does not know"
         )
-    else:
-        out = torch.cat(
-            [
-                one_sequence(q, k, v, scaling, sliding_window)
-                for q, k, v in zip(
-                    torch.split(query, packed.lengths, dim=1), keys, values, strict=True
-                )
-            ],
-            dim=1,
-        ).transpose(0, 1)
-    return out[None], None
+    query = query[0]
+    if bounds is not None:
+        key, value = whole or (torch.cat(list(keys), dim=1), torch.cat(list(values), dim=1))
+        n_keys = [k.shape[1] for k in keys]
+        out = _variable_length(query, key, value, bounds, lengths, n_keys, scaling, sliding_window)
+        return out[None], None
+    parts = [
+        _one(q, k, v, scaling, sliding_window)
+        for q, k, v in zip(torch.split(query, lengths, dim=1), keys, values, strict=True)
+    ]
+    return torch.cat(parts, dim=1).transpose(0, 1)[None], None
 
 
-def one_sequence(
+def _one(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -192,7 +234,7 @@ def one_sequence(
     )[0]
 
 
-def variable_length(
+def _variable_length(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

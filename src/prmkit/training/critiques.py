@@ -17,17 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.chat import Tokenizer, encode_inside, encode_question, encode_text
-from prmkit.checkpoints import start_causal_lm
 from prmkit.errors import CheckpointError, InvalidRecord, InvalidSetting
 from prmkit.records import Message, Problem, Record, StepLabels, Trajectory
 from prmkit.scorers.families.base import Choose, Generative, Write
 from prmkit.training.log_probs import log_probs
 from prmkit.training.losses import LossName
-from prmkit.training.objective import Place
+from prmkit.training.objective import NothingMore, OfLanguageModel
 from prmkit.training.parts import Part
 from prmkit.training.targets import Dropped, Example, labels_for
 
@@ -256,7 +254,7 @@ def _row(ids: list[int], n: int, number: int, problem: str) -> Example:
 
 
 @dataclass(frozen=True)
-class WritingObjective:
+class WritingObjective(NothingMore, OfLanguageModel):
     """Cross-entropy of the tokens that are to be written; the mean over a step's tokens.
 
     Attributes:
@@ -269,29 +267,6 @@ class WritingObjective:
     def together(self) -> bool:
         """See `Objective`."""
         return False
-
-    @property
-    def n_classes(self) -> int | None:
-        """See `Objective`: it is a language model."""
-        return None
-
-    def start(self, base: Path) -> Any:
-        """See `Objective`."""
-        return start_causal_lm(base)
-
-    def note(self, base: str) -> dict[str, Any]:
-        """See `Objective`."""
-        del base
-        return {}
-
-    def complete(self, examples: Sequence[Example], model: Any, place: Place) -> list[Example]:
-        """See `Objective`: the words are all that is needed."""
-        del model, place
-        return list(examples)
-
-    def head(self, model: Any) -> Any:
-        """See `Objective`."""
-        return model.get_output_embeddings()
 
     def items(self, examples: Sequence[Example]) -> float:
         """See `Objective`: tokens."""

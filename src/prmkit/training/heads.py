@@ -11,7 +11,7 @@ from prmkit.checkpoints import start_causal_lm, start_token_classifier
 from prmkit.training import losses
 from prmkit.training.log_probs import logits_of
 from prmkit.training.losses import LossName, pairs_of
-from prmkit.training.objective import Place
+from prmkit.training.objective import NothingMore
 from prmkit.training.parts import Part
 from prmkit.training.targets import Example
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HeadObjective:
+class HeadObjective(NothingMore):
     """A loss of the numbers that a head gives.
 
     Attributes:
@@ -52,16 +52,6 @@ class HeadObjective:
         return (
             start_causal_lm(base) if self.tokens else start_token_classifier(base, self.n_outputs)
         )
-
-    def note(self, base: str) -> dict[str, Any]:
-        """See `Objective`."""
-        del base
-        return {}
-
-    def complete(self, examples: Sequence[Example], model: Any, place: Place) -> list[Example]:
-        """See `Objective`: labels are all that is needed."""
-        del model, place
-        return list(examples)
 
     def head(self, model: Any) -> Any:
         """See `Objective`."""

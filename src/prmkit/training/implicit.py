@@ -33,7 +33,7 @@ from prmkit.training import forward, losses
 from prmkit.training.batches import passes
 from prmkit.training.log_probs import log_probs
 from prmkit.training.losses import LossName, pairs_of
-from prmkit.training.objective import Place
+from prmkit.training.objective import OfLanguageModel, Place
 from prmkit.training.parts import Part, make_part
 from prmkit.training.targets import Example
 
@@ -60,7 +60,7 @@ class ImplicitSettings:
 
 
 @dataclass(frozen=True)
-class ImplicitObjective:
+class ImplicitObjective(OfLanguageModel):
     """A loss of the log-ratios of solutions.
 
     Attributes:
@@ -77,22 +77,9 @@ class ImplicitObjective:
         """See `Objective`."""
         return self.loss == "preference"
 
-    @property
-    def n_classes(self) -> int | None:
-        """See `Objective`: it is a language model."""
-        return None
-
-    def start(self, base: Path) -> Any:
-        """See `Objective`."""
-        return start_causal_lm(base)
-
     def note(self, base: str) -> dict[str, Any]:
         """See `Objective`: scoring needs the reference too."""
         return {"beta": self.settings.beta, "reference": self.settings.reference or base}
-
-    def head(self, model: Any) -> Any:
-        """See `Objective`."""
-        return model.get_output_embeddings()
 
     def items(self, examples: Sequence[Example]) -> float:
         """See `Objective`: solutions by their weights, or pairs."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from prmkit.checkpoints import start_causal_lm
 from prmkit.training.batches import BatchSettings
 from prmkit.training.losses import LossName
 from prmkit.training.parts import Part
@@ -85,3 +86,34 @@ class Objective(Protocol):
             rows: [L, H] hidden states at the places of the part.
             part: what is right there.
         """
+
+
+class NothingMore:
+    """Of objectives that need no more than the examples; see `Objective`."""
+
+    def note(self, base: str) -> dict[str, Any]:
+        """See `Objective`."""
+        del base
+        return {}
+
+    def complete(self, examples: Sequence[Example], model: Any, place: Place) -> list[Example]:
+        """See `Objective`."""
+        del model, place
+        return list(examples)
+
+
+class OfLanguageModel:
+    """Of objectives whose model is a language model; see `Objective`."""
+
+    @property
+    def n_classes(self) -> int | None:
+        """See `Objective`."""
+        return None
+
+    def start(self, base: Path) -> Any:
+        """See `Objective`."""
+        return start_causal_lm(base)
+
+    def head(self, model: Any) -> Any:
+        """See `Objective`."""
+        return model.get_output_embeddings()

@@ -86,7 +86,7 @@ def _merged(word: str, merges: Sequence[tuple[str, str]]) -> list[str]:
 def _wrapped(tokenizer: Any, **settings: Any) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **settings
     )
 

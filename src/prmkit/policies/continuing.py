@@ -232,7 +232,7 @@ def _own_layer() -> Any:
     """A layer's keys and values of the completions themselves, in a buffer that is written on."""
     from transformers.cache_utils import DynamicLayer
 
-    class Own(DynamicLayer):  # type: ignore[no-untyped-call]
+    class Own(DynamicLayer):
         _layer_type = None
 
         def __init__(self, room: int) -> None:

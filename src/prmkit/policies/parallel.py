@@ -32,7 +32,7 @@ def in_threads(
     stop = cancelled or threading.Event()
     waiting = iter(range(len(items)))
     turn = threading.Lock()
-    done: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, R] | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         while not stop.is_set():
@@ -41,9 +41,9 @@ def in_threads(
             if index is None:
                 return
             try:
-                done.put((index, work(items[index]), None))
+                done.put((index, work(items[index])))
             except BaseException as error:
-                done.put((index, None, error))
+                done.put(error)
                 return
 
     results: dict[int, R] = {}
@@ -51,10 +51,10 @@ def in_threads(
         for _ in range(min(threads, len(items))):
             threading.Thread(target=run, name="prmkit-request", daemon=True).start()
         while len(results) < len(items):
-            index, result, error = done.get()
-            if error is not None:
-                raise error
-            results[index] = result  # type: ignore[assignment]
+            found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            results[found[0]] = found[1]
     except BaseException:
         stop.set()
         raise

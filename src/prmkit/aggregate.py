@@ -113,3 +113,18 @@ def aggregate_scores(scores: StepScores, how: Aggregation) -> float:
             )
     values = np.asarray(scores.values, dtype=np.float64)
     return float(aggregate_flat(values, np.array([len(values)]), how)[0])
+
+
+def vote_weights(scores: Floats, probabilities: bool) -> Floats:
+    """Weights of votes: scores that are probabilities as they are; others by exp(s - max s).
+
+    For the sum of log-ratios that is the ratio of likelihoods itself. A sample without a score
+    has no weight.
+    """
+    there = np.isfinite(scores)
+    if probabilities:
+        return np.where(there, np.maximum(scores, 0.0), 0.0)
+    highest = np.max(np.where(there, scores, -np.inf), axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        weights: Floats = np.where(there, np.exp(scores - highest), 0.0)
+    return weights

@@ -10,6 +10,7 @@
     │   └── UnknownCheckpoint  a model of no known family; says how to name one
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── SearchError (RuntimeError)  a search was asked for what cannot be done
     ├── BackendError (RuntimeError)  a model server refused a request or did not answer
     │   └── BadStatus  it answered with a failure; has the status
     │       └── RequestRefused  and will not do it at another time either
@@ -18,6 +19,7 @@
     ├── InputTooLong (ValueError)  more tokens than the model can read
     ├── RunFolderError (ValueError)  a run folder belongs to other settings or is damaged
     ├── NothingToMeasure (ValueError)  a mean over no item
+    ├── LawBroken (AssertionError)  an implementation breaks a law of its interface
     └── MissingDependency (ImportError)  an optional package is absent; names the install command
 
 A message says what was given, what was expected and what to do.
@@ -117,6 +119,10 @@ class PolicyError(PrmkitError, RuntimeError):
     """A policy could not answer a request."""
 
 
+class SearchError(PrmkitError, RuntimeError):
+    """A search was asked for what cannot be done, such as scores without a scorer."""
+
+
 class BackendError(PrmkitError, RuntimeError):
     """A model server refused a request, did not answer, or answered something else."""
 
@@ -179,3 +185,7 @@ class MissingDependency(PrmkitError, ImportError):
             f"{self.purpose} needs the package {self.package!r}, which is not installed. "
             f"Install it with: pip install 'prmkit[{self.extra}]'"
         )
+
+
+class LawBroken(PrmkitError, AssertionError):
+    """An implementation breaks a law of its interface; the message says which and how."""

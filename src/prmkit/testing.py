@@ -1,7 +1,8 @@
 """The laws of prmkit's interfaces, as functions that anyone can put into their own tests.
 
-Each law is a function of its own; `SCORER_LAWS`, `POLICY_LAWS` and `BENCHMARK_LAWS` list them, so
-that a test can give each an id. `check_scorer`, `check_policy` and `check_benchmark` run them all.
+Each law is a function of its own; `SCORER_LAWS`, `POLICY_LAWS`, `BENCHMARK_LAWS` and `SEARCH_LAWS`
+list them, so that a test can give each an id. `check_scorer`, `check_policy`, `check_benchmark` and
+`check_search` run them all.
 """
 
 from __future__ import annotations
@@ -10,24 +11,27 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 
-from prmkit.errors import NothingToMeasure
+from prmkit.errors import LawBroken, NothingToMeasure
 from prmkit.evaluation.cases import Benchmark, Case, check_content, constant_scores
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.run import MeasureSettings, measure
 from prmkit.policies.base import Policy, SamplingSettings
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import PrefixScorer, Scorer
+from prmkit.search.laws import SEARCH_LAWS, check_search
 from prmkit.tiny_checkpoints import tiny_checkpoint
 
 __all__ = [
     "BENCHMARK_LAWS",
     "POLICY_LAWS",
     "SCORER_LAWS",
+    "SEARCH_LAWS",
     "UGLY_TEXTS",
     "LawBroken",
     "check_benchmark",
     "check_policy",
     "check_scorer",
+    "check_search",
     "tiny_checkpoint",
     "ugly_trajectories",
 ]
@@ -50,10 +54,6 @@ UGLY_TEXTS = (
     "1 2 3 " * 20,
 )
 """Texts at the corners: empty, blank, line ends, scripts, markup of many models."""
-
-
-class LawBroken(AssertionError):
-    """An implementation breaks a law of its interface; the message says which and how."""
 
 
 def ugly_trajectories() -> list[Trajectory]:
@@ -159,13 +159,21 @@ def survives_pickling(scorer: Scorer, trajectories: Sequence[Trajectory]) -> Non
 
 def extending_equals_scoring(scorer: Scorer, trajectories: Sequence[Trajectory]) -> None:
     """A scorer that keeps prefixes gives each step the score that the whole pass gives it."""
-    if not isinstance(scorer, PrefixScorer):
+    if not isinstance(scorer, PrefixScorer) or not scorer.extends:
         return
     for trajectory in trajectories:
         (whole,) = scorer.score([trajectory])
         if isinstance(whole, Unscored):
             continue
         state = scorer.start(trajectory.problem)
+        if trajectory.steps:
+            (together,), _ = scorer.extend_by([state], [trajectory.steps])
+            _expect(
+                len(together) == len(whole.values)
+                and all(abs(a - b) <= 1e-5 for a, b in zip(together, whole.values, strict=True)),
+                "extending by several steps equals scoring",
+                f"{trajectory.problem.id!r}: {together!r}, {whole.values!r} in the whole pass",
+            )
         for index, step in enumerate(trajectory.steps):
             # Twice from the same state: a state may be gone on from more than once.
             scores, states = scorer.extend([state, state], [step, step])

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from prmkit.aggregate import Aggregation, aggregate_flat
+from prmkit.aggregate import Aggregation, aggregate_flat, vote_weights
 from prmkit.answers import Checker
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation.best_of_n import (
@@ -128,21 +128,6 @@ def aggregated(
         table[where] = aggregate_flat(flat, np.array(lengths, dtype=np.int64), how)
         result[how] = table.reshape(len(pools), n)
     return result
-
-
-def vote_weights(scores: Floats, probabilities: bool) -> Floats:
-    """Weights of votes: scores that are probabilities as they are; others by exp(s - max s).
-
-    For the sum of log-ratios that is the ratio of likelihoods itself. A sample without a score
-    has no weight.
-    """
-    there = np.isfinite(scores)
-    if probabilities:
-        return np.where(there, np.maximum(scores, 0.0), 0.0)
-    highest = np.max(np.where(there, scores, -np.inf), axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        weights: Floats = np.where(there, np.exp(scores - highest), 0.0)
-    return weights
 
 
 class PickTable(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from prmkit.errors import InvalidSetting
-from prmkit.records import Finish, Trajectory
+from prmkit.records import Finish, Problem, Trajectory
 from prmkit.settings import at_least
 
 CompletionFinish = Literal["eos", "stop", "length", "error"]
@@ -101,6 +101,49 @@ class Chooser(Policy, Protocol):
 
     def choose(self, prefixes: Sequence[Trajectory], choices: Sequence[str]) -> list[list[float]]:
         """[N, K] probabilities of K choices after each of N prefixes, among the choices alone."""
+
+
+class Drawn(NamedTuple):
+    """A completion with its tokens, and what it cost.
+
+    Attributes:
+        completion: the completion.
+        ids: the tokens of its text without the end token; None where they do not spell exactly
+            the text, or are not known.
+        n_prompt: tokens of the prompt that were read for it, as a server bills them: the prompt of
+            a request counts with the request's first completion alone.
+        n_cached: of those, found in a cache and not computed.
+    """
+
+    completion: Completion
+    ids: tuple[int, ...] | None = None
+    n_prompt: int = 0
+    n_cached: int = 0
+
+
+@runtime_checkable
+class TokenPolicy(Policy, Protocol):
+    """A policy that goes on from token ids: a search continues the very tokens that were drawn."""
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether it does here; a server may take text alone."""
+
+    def question_ids(self, problem: Problem) -> list[int]:
+        """The token ids of a problem, up to where the answer begins."""
+
+    def text_ids(self, text: str) -> list[int]:
+        """The token ids of a piece of the answer, as `complete` encodes steps."""
+
+    def continue_ids(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """Draw `counts[i]` completions of prefix `i`; otherwise as `complete`."""
 
 
 FINISH_OF: dict[CompletionFinish, Finish] = {

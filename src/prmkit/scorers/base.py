@@ -35,8 +35,28 @@ def beyond_text(trajectory: Trajectory) -> str | None:
 class PrefixScorer(Scorer, Protocol):
     """A scorer that goes on from a prefix: a search pays for new steps alone."""
 
+    @property
+    def extends(self) -> bool:
+        """Whether it does here; with its numbers from a server it keeps no prefix."""
+
     def start(self, problem: Problem) -> Any:
         """The state before the first step."""
 
     def extend(self, states: Sequence[Any], steps: Sequence[Step]) -> tuple[list[float], list[Any]]:
         """One more step after each state: its score, exact to the whole pass, and its state."""
+
+    def extend_by(
+        self, states: Sequence[Any], steps: Sequence[Sequence[Step]]
+    ) -> tuple[list[list[float]], list[Any]]:
+        """One step or more after each state: their scores, and the state after the last."""
+
+    def length(self, state: Any) -> int:
+        """How many tokens were read up to a state."""
+
+
+@runtime_checkable
+class CountingScorer(Scorer, Protocol):
+    """A scorer that knows how many tokens it reads."""
+
+    def n_tokens(self, trajectories: Sequence[Trajectory]) -> list[int]:
+        """Tokens of each trajectory as the model reads it; 0 where it cannot be read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from prmkit.scorers.backends.tree import Node, PrefixTree
 from prmkit.scorers.base import beyond_text
 from prmkit.scorers.convert_model import folded, layout_of
 from prmkit.scorers.families import Discriminative, Rendered, discriminative
+from prmkit.scorers.families.base import Piece
 from prmkit.scorers.separators import Guarded, Watching, guard
 from prmkit.scorers.settings import OnSeparator
 
@@ -60,6 +62,11 @@ def _at(node: Node, own: torch.Tensor, at: int) -> torch.Tensor:
     assert node.parent is not None
     assert node.parent.last is not None
     return node.parent.last
+
+
+def _starts(pieces: Sequence[Piece]) -> list[int]:
+    """Where each of some pieces begins when they are put together."""
+    return [0, *accumulate(len(piece.ids) for piece in pieces[:-1])]
 
 
 _PROBE = Trajectory(problem=Problem(id="probe", prompt=""), steps=(Step(text=""),))
@@ -166,6 +173,29 @@ class DiscriminativeScorer:
         values = self.family.read(numbers)
         return StepScores(values=tuple(values), semantics=self.semantics, model=self.name)
 
+    def n_tokens(self, trajectories: Sequence[Trajectory]) -> list[int]:
+        """See `prmkit.scorers.base.CountingScorer.n_tokens`."""
+        found = []
+        for trajectory in trajectories:
+            try:
+                guarded = guard(
+                    trajectory, self.family, self._backend.tokenizer, self._on_separator
+                )
+            except InvalidRecord:
+                found.append(0)
+                continue
+            found.append(0 if guarded.refused is not None else guarded.rendered.longest)
+        return found
+
+    @property
+    def extends(self) -> bool:
+        """Whether prefixes are kept; not where the numbers come from a server."""
+        return isinstance(self._backend, HFBackend)
+
+    def length(self, state: State) -> int:
+        """Tokens up to a state."""
+        return state.node.length
+
     def start(self, problem: Problem) -> State:
         """The state before the first step of a problem, to be extended.
 
@@ -188,14 +218,26 @@ class DiscriminativeScorer:
     def extend(
         self, states: Sequence[State], steps: Sequence[Step]
     ) -> tuple[list[float], list[State]]:
-        """Score one more step after each state; only the new tokens are computed.
+        """Score one more step after each state; see `extend_by`."""
+        if len(states) != len(steps):
+            raise ValueError(f"{len(steps)} steps for {len(states)} states; give one each")
+        values, new = self.extend_by(states, [[step] for step in steps])
+        return [value for (value,) in values], new
+
+    def extend_by(
+        self, states: Sequence[State], steps: Sequence[Sequence[Step]]
+    ) -> tuple[list[list[float]], list[State]]:
+        """Score one step or more after each state; only the new tokens are computed.
 
         The scores are those that `score` gives to the whole trajectory. A state may be extended
         any number of times.
 
         Args:
-            states: made by `start` or `extend` of this scorer.
-            steps: one per state.
+            states: made by `start`, `extend` or `extend_by` of this scorer.
+            steps: of each state, at least one.
+
+        Returns:
+            Of each state, the scores of its new steps; and the states after them.
 
         Raises:
             InputTooLong: if the model cannot read that much.
@@ -204,32 +246,56 @@ class DiscriminativeScorer:
         """
         import torch
 
-        if len(states) != len(steps):
-            raise ValueError(f"{len(steps)} steps for {len(states)} states; give one each")
+        if len(states) != len(steps) or not all(steps):
+            raise ValueError(f"{len(steps)} lists of steps for {len(states)} states, none empty")
         if not states:
             return [], []
         tree = self.prefixes()
         end = self.family.end(self._backend.tokenizer) if self.family.end else []
-        pieces, n_escaped = [], 0
-        for state, step in zip(states, steps, strict=True):
-            watching = Watching(self._backend.tokenizer, self.family.tags)
-            piece = self.family.step(step, state.n_steps, watching)
-            n_new = max(len(piece.ids), piece.at + 1 + len(piece.tail) + len(end))
-            self._check(watching, state.node.length + n_new)
-            pieces.append(piece)
-            n_escaped += watching.n_escaped
-        _tell(n_escaped)
-        nodes, hidden = tree.grow([s.node for s in states], [piece.ids for piece in pieces])
+        pieces = [self._pieces(*one, end) for one in zip(states, steps, strict=True)]
+        nodes, hidden = tree.grow(
+            [state.node for state in states],
+            [[token for piece in own for token in piece.ids] for own in pieces],
+        )
+        # Where each step is read, in its node's own tokens.
+        places = [
+            (node, states_of, start + piece.at, piece)
+            for node, states_of, own in zip(nodes, hidden, pieces, strict=True)
+            for start, piece in zip(_starts(own), own, strict=True)
+        ]
         read = (
-            tree.behind(nodes, [p.at + 1 for p in pieces], [[*p.tail, *end] for p in pieces])
+            tree.behind(
+                [node for node, _, _, _ in places],
+                [at + 1 for _, _, at, _ in places],
+                [[*piece.tail, *end] for _, _, _, piece in places],
+            )
             if end
-            else [_at(*one) for one in zip(nodes, hidden, (p.at for p in pieces), strict=True)]
+            else [_at(node, own, at) for node, own, at, _ in places]
         )
         numbers = tree.backend.read(torch.stack(read))
         if not all(math.isfinite(x) for of_step in numbers for x in of_step):
             raise ScoringError(f"{self.name} gave a number that is not finite")
-        new = [State(node, s.n_steps + 1) for node, s in zip(nodes, states, strict=True)]
-        return self.family.read(numbers), new
+        flat = iter(self.family.read(numbers))
+        values = [[next(flat) for _ in own] for own in pieces]
+        new = [
+            State(node, state.n_steps + len(own))
+            for node, state, own in zip(nodes, states, pieces, strict=True)
+        ]
+        return values, new
+
+    def _pieces(self, state: State, steps: Sequence[Step], end: Sequence[int]) -> list[Piece]:
+        """The token ids of steps that follow a state."""
+        pieces, length, n_escaped = [], state.node.length, 0
+        for number, step in enumerate(steps, state.n_steps):
+            watching = Watching(self._backend.tokenizer, self.family.tags)
+            piece = self.family.step(step, number, watching)
+            n_new = max(len(piece.ids), piece.at + 1 + len(piece.tail) + len(end))
+            self._check(watching, length + n_new)
+            length += len(piece.ids)
+            pieces.append(piece)
+            n_escaped += watching.n_escaped
+        _tell(n_escaped)
+        return pieces
 
     def prefixes(self) -> PrefixTree:
         """The prefixes that are kept, and how many tokens were computed for them.

@@ -80,6 +80,18 @@ class ImplicitScorer:
             )
         return results
 
+    def n_tokens(self, trajectories: Sequence[Trajectory]) -> list[int]:
+        """See `prmkit.scorers.base.CountingScorer.n_tokens`; both models read each token."""
+        found = []
+        for trajectory in trajectories:
+            try:
+                row = self.family.render(trajectory, self._model.tokenizer)
+            except InvalidRecord:
+                found.append(0)
+                continue
+            found.append(len(row.ids) * (2 if self._reference else 1))
+        return found
+
     def token_ratios(
         self, trajectories: Sequence[Trajectory]
     ) -> list[list[list[float]] | Unscored]:

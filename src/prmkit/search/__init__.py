@@ -1,0 +1,1 @@
+"""Better answers: search for solutions, guided by step scores."""

@@ -1,0 +1,561 @@
+"""One problem's search under way: an algorithm, its tree, its budget and its trace.
+
+A run calls no model. It says what it wants drawn and scored (`take`), as far as its budget
+allows, and is given what came (`put_draws`, `put_scores`); drivers do the rest. What its trace
+holds already is not wanted again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from prmkit.errors import SearchError
+from prmkit.ledger import seed_for
+from prmkit.policies.sampling import Outcome
+from prmkit.records import Problem
+from prmkit.search.judging import Judging, Kept, Scores, scores_of
+from prmkit.search.requests import (
+    Abort,
+    Cut,
+    Expand,
+    Note,
+    Pool,
+    Scene,
+    Score,
+    Search,
+    Steps,
+    Together,
+)
+from prmkit.search.settings import Budget, SearchSettings
+from prmkit.search.speaking import Child, Draw, Speaker
+from prmkit.search.trace import Trace
+from prmkit.search.tree import Cost, Node
+
+Algorithm = Callable[[Scene], Search]
+Ended = Literal["done", "budget", "cancelled"]
+
+BLANKS = 4
+"""Blank pieces in a row that are drawn on; after them the policy is held to be stuck."""
+
+
+class Tools(NamedTuple):
+    """What runs share.
+
+    Attributes:
+        speaker: draws.
+        judging: scores; None where nothing scores.
+        outcome: of a solution: its answer, and whether that is right. Algorithms see the answer
+            alone.
+        group: classes of equal answers.
+    """
+
+    speaker: Speaker
+    judging: Judging | None
+    outcome: Callable[[Problem, str], Outcome]
+    group: Callable[[Sequence[str | None]], list[int | None]]
+
+
+@dataclass(eq=False)
+class _Thread:
+    """A generator under way.
+
+    Attributes:
+        steps: the generator.
+        parent: whose `Together` it belongs to, and its place there.
+        replies: of the searches that it waits for.
+        waits: how many of them.
+    """
+
+    steps: Steps[Any]
+    parent: tuple[_Thread, int] | None = None
+    replies: list[Any] = field(default_factory=list)
+    waits: int = 0
+
+
+@dataclass(eq=False)
+class _Expansion:
+    """An `Expand` under way: the children so far, by node, and how many are missing."""
+
+    thread: _Thread
+    score: bool
+    children: list[list[Node | None]]
+    missing: int
+
+
+@dataclass(eq=False)
+class _Scoring:
+    """A `Score` under way, or the scoring of an expansion's children."""
+
+    thread: _Thread
+    reply: Any
+    missing: int
+
+
+class _Wish(NamedTuple):
+    """One child of an expansion that is to be drawn.
+
+    Attributes:
+        expansion: it belongs to.
+        place: in it.
+        node: to be gone on from.
+        number: of the child.
+        whole: to the end of the solution.
+        temperature: other than the run's.
+        blanks: blank pieces that were drawn before it.
+    """
+
+    expansion: _Expansion
+    place: tuple[int, int]
+    node: Node
+    number: int
+    whole: bool
+    temperature: float | None
+    blanks: int = 0
+
+
+class Taken(NamedTuple):
+    """What a run wants done: children to draw, and nodes to score."""
+
+    draws: list[Draw]
+    nodes: list[Node]
+
+
+class Run:
+    """One problem's search.
+
+    Args:
+        problem: what is solved.
+        algorithm: how; it is begun at once.
+        settings: how to draw and score.
+        budget: what it may spend.
+        tools: what it shares with other runs.
+        trace: where it notes what happens, and finds what happened.
+        strict: whether side-by-side searches wait for each other, so that a trace does not depend
+            on who answers first.
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        algorithm: Algorithm,
+        settings: SearchSettings,
+        budget: Budget,
+        tools: Tools,
+        trace: Trace,
+        *,
+        strict: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.problem, self.settings, self.budget, self.tools = problem, settings, budget, tools
+        self.trace, self._clock = trace, clock
+        self.root = Node(problem)
+        self.nodes: dict[tuple[int, ...], Node] = {(): self.root}
+        self.cost = Cost()
+        self._promised = Cost()
+        self.ended: Ended | None = None
+        self.pool: Pool | None = None
+        self._strict = strict
+        self._wishes: deque[_Wish] = deque()
+        self._drawing: dict[tuple[int, ...], tuple[_Wish, Cost]] = {}
+        self._to_score: deque[Node] = deque()
+        self._scoring: dict[tuple[int, ...], Cost] = {}
+        self._awaiting: dict[tuple[int, ...], list[_Scoring]] = {}
+        self._ready: deque[tuple[_Thread, Any]] = deque()
+        self._outcomes: dict[tuple[int, ...], Outcome] = {}
+        self._known_children = {
+            tuple(e["path"]): e
+            for e in trace.found
+            if e["event"] == "child" and e["finish"] != "error"
+        }
+        self._known_scores = {tuple(e["path"]): e for e in trace.found if e["event"] == "score"}
+        self._known_notes = sum(e["event"] == "note" for e in trace.found)
+        self._begun = clock() - max((e.get("t", 0.0) for e in trace.found), default=0.0)
+        self.scene = self._scene()
+        """What the algorithm knows."""
+        self._main = _Thread(algorithm(self.scene))
+        self._ready.append((self._main, None))
+        self._advance()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began; what was spent before it was resumed counts."""
+        return self._clock() - self._begun
+
+    def _scene(self) -> Scene:
+        judging = self.tools.judging
+        return Scene(
+            root=self.root,
+            seed=self.settings.seed,
+            aggregation=self.settings.aggregation,
+            semantics="correctness" if judging is None else judging.scorer.semantics,
+            spent=lambda: self.cost,
+            left=lambda: max(0.0, 1.0 - self.budget.share(self.cost, self.seconds)),
+            answers=lambda nodes: self.tools.group([self.outcome(n).answer for n in nodes]),
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and nothing is under way."""
+        return self.ended is not None and not self._under_way()
+
+    def forget(self) -> None:
+        """Drop what the scorer keeps for it."""
+        for node in self.nodes.values():
+            node.state = None
+
+    def outcome(self, node: Node) -> Outcome:
+        """What a node's solution comes to."""
+        if node.path not in self._outcomes:
+            self._outcomes[node.path] = self.tools.outcome(self.problem, node.solution())
+        return self._outcomes[node.path]
+
+    def take(self) -> Taken:
+        """What is wanted now and what the budget allows of it; each is given out once."""
+        self._from_trace()
+        if self.ended is not None:
+            return Taken([], [])
+        waits = self._strict and self._under_way()
+        nodes = [] if waits and self._limited else self._granted_scores()
+        draws = [] if waits else self._granted_draws()
+        if not self._under_way() and (self._wishes or self._to_score):
+            self.end("budget")
+        return Taken(draws, nodes)
+
+    @property
+    def _limited(self) -> bool:
+        """Whether scoring takes off the budget."""
+        b = self.budget
+        return not (b.scorer_tokens is None and b.dollars is None and b.calls is None)
+
+    def _granted_scores(self) -> list[Node]:
+        granted: list[Node] = []
+        counts = self.budget.scorer_tokens is not None or self.budget.dollars is not None
+        while self._to_score and not self._late():
+            node = self._to_score[0]
+            most = self._judging.most(node) if counts else 0
+            one = Cost(scorings=1, scorer_tokens=most)
+            if not self.budget.fits(self._spoken_for().plus(one)):
+                break
+            self._to_score.popleft()
+            self._scoring[node.path] = one
+            self._promised = self._promised.plus(one)
+            granted.append(node)
+        return granted
+
+    def _granted_draws(self) -> list[Draw]:
+        granted: list[Draw] = []
+        while self._wishes and not self._late():
+            wish = self._wishes[0]
+            draw, most = self._draw(wish)
+            if draw is None:
+                break
+            self._wishes.popleft()
+            self._drawing[(*wish.node.path, wish.number)] = (wish, most)
+            self._promised = self._promised.plus(most)
+            granted.append(draw)
+        return granted
+
+    def _draw(self, wish: _Wish) -> tuple[Draw | None, Cost]:
+        """A wish as far as the budget allows it, and what it may cost."""
+        settings = self.settings.drawing(whole=wish.whole, temperature=wish.temperature)
+        prompt = 0
+        if self.budget.dollars is not None:
+            prompt = self.tools.speaker.prompt_tokens(wish.node)
+        limit = self.budget.tokens_for(self._spoken_for(), prompt, settings.max_new_tokens)
+        cut = limit < settings.max_new_tokens
+        if limit < 1 or (cut and self._under_way()):
+            # What is under way may leave more than it was promised.
+            return None, Cost()
+        seed = seed_for(self.settings.seed, self.problem.id, *map(str, wish.node.path))
+        draw = Draw(
+            wish.node,
+            wish.number,
+            seed,
+            wish.whole,
+            wish.temperature,
+            limit,
+            "aborted" if cut else "length",
+        )
+        return draw, Cost(completions=1, policy_tokens=limit, prompt_tokens=prompt)
+
+    def _spoken_for(self) -> Cost:
+        """What was spent, and what is promised to what is under way."""
+        return self.cost.plus(self._promised)
+
+    def _under_way(self) -> bool:
+        return bool(self._drawing or self._scoring)
+
+    def _late(self) -> bool:
+        return self.budget.seconds is not None and self.seconds >= self.budget.seconds
+
+    @property
+    def _judging(self) -> Judging:
+        if self.tools.judging is None:
+            raise SearchError(
+                "the algorithm asks for scores, and there is no scorer; give one (--model)"
+            )
+        return self.tools.judging
+
+    # What came of it.
+
+    def put_draws(self, draws: Sequence[Draw], children: Sequence[Child]) -> None:
+        """Give it the children that it took."""
+        events = []
+        for draw, child in zip(draws, children, strict=True):
+            wish, most = self._drawing.pop((*draw.node.path, draw.number))
+            self._promised = self._promised.minus(most)
+            node = self._grown(wish, child)
+            events.append(
+                {
+                    "event": "child",
+                    "path": list(node.path),
+                    "text": child.text,
+                    "finish": node.finish,
+                    "ids": None if child.ids is None else list(child.ids),
+                    "whole": wish.whole,
+                    "cost": list(child.cost),
+                    "t": round(self.seconds, 4),
+                    **({"error": child.error} if child.error else {}),
+                }
+            )
+        self.trace.write(events)
+        self._advance()
+
+    def put_scores(self, nodes: Sequence[Node], scores: Sequence[Scores]) -> None:
+        """Give it the scores of the nodes that it took."""
+        events = []
+        for node, found in zip(nodes, scores, strict=True):
+            self._promised = self._promised.minus(self._scoring.pop(node.path))
+            self._scored(node, found)
+            what = (
+                {"unscored": found.unscored}
+                if found.values is None
+                else {"values": list(found.values)}
+            )
+            events.append(
+                {
+                    "event": "score",
+                    "path": list(node.path),
+                    **what,
+                    "length": found.length,
+                    "cost": list(found.cost),
+                    "t": round(self.seconds, 4),
+                }
+            )
+        self.trace.write(events)
+        self._advance()
+
+    def _grown(self, wish: _Wish, child: Child) -> Node:
+        """A child in its place; a blank one is gone on from at once."""
+        node = Node(
+            self.problem,
+            wish.node,
+            wish.number,
+            text=child.text,
+            steps=child.steps,
+            ids=child.ids,
+            finish=child.finish,
+            error=child.error,
+            cost=child.cost,
+        )
+        self.nodes[node.path] = node
+        self.cost = self.cost.plus(child.cost)
+        if node.is_open and not node.steps:
+            if wish.blanks + 1 < BLANKS:
+                node.lead = wish.node.lead + node.text
+                node.n_children = 1
+                self._wishes.appendleft(wish._replace(node=node, number=0, blanks=wish.blanks + 1))
+                return node
+            node.finish = "length"
+        expansion, (i, j) = wish.expansion, wish.place
+        expansion.children[i][j] = node
+        expansion.missing -= 1
+        if expansion.score and node.n_steps and (node.is_open or node.is_finished):
+            self._want_score(node, None)
+        if not expansion.missing:
+            self._drawn(expansion)
+        return node
+
+    def _drawn(self, expansion: _Expansion) -> None:
+        """All children of an expansion are there; they may have to be scored."""
+        children = [[c for c in of_node if c is not None] for of_node in expansion.children]
+        scoring = _Scoring(expansion.thread, children, 0)
+        if expansion.score:
+            for of_node in children:
+                for child in of_node:
+                    if child.n_steps and (child.is_open or child.is_finished):
+                        self._want_score(child, scoring)
+        if not scoring.missing:
+            self._ready.append((expansion.thread, children))
+
+    def _want_score(self, node: Node, scoring: _Scoring | None) -> None:
+        if node.scores is not None or node.unscored is not None:
+            return
+        if node.path not in self._awaiting:
+            if self._judging.extends and node.parent is not None:
+                self._want_score(node.parent, None)
+            self._awaiting[node.path] = []
+            self._to_score.append(node)
+        if scoring is not None:
+            scoring.missing += 1
+            self._awaiting[node.path].append(scoring)
+
+    def _scored(self, node: Node, found: Scores) -> None:
+        node.scores, node.unscored = found.values, found.unscored
+        if node.state is None and found.values is not None and found.length is not None:
+            node.state = Kept(None, found.values, found.length)
+        node.cost = node.cost.plus(found.cost)
+        self.cost = self.cost.plus(found.cost)
+        for scoring in self._awaiting.pop(node.path, []):
+            scoring.missing -= 1
+            if not scoring.missing:
+                self._ready.append((scoring.thread, scoring.reply))
+
+    def _from_trace(self) -> None:
+        """Answer from the trace what it holds."""
+        more = self.ended is None and bool(self._known_children or self._known_scores)
+        while more:
+            more = False
+            for wish in list(self._wishes):
+                event = self._known_children.pop((*wish.node.path, wish.number), None)
+                if event is not None:
+                    self._wishes.remove(wish)
+                    child = self.tools.speaker.known(wish.node, event)
+                    self._grown(wish, child)
+                    self.trace.write([event], known=True)
+                    more = True
+            for node in list(self._to_score):
+                event = self._known_scores.pop(node.path, None)
+                if event is not None:
+                    self._to_score.remove(node)
+                    self._scored(node, scores_of(event))
+                    self.trace.write([event], known=True)
+                    more = True
+            self._advance()
+
+    # The algorithm.
+
+    def _advance(self) -> None:
+        """Send the threads that wait no longer what came."""
+        if self._strict and self._under_way():
+            return
+        while self._ready and self.ended is None:
+            thread, reply = self._ready.popleft()
+            self._step(thread, reply)
+
+    def _step(self, thread: _Thread, reply: Any) -> None:
+        while True:
+            try:
+                request = thread.steps.send(reply)
+            except StopIteration as done:
+                self._finished(thread, done.value)
+                return
+            if isinstance(request, Note):
+                self._note(request)
+                reply = None
+                continue
+            if isinstance(request, Cut):
+                reply = self._cut(request)
+                continue
+            if isinstance(request, Abort):
+                self._abort(request)
+                reply = None
+                continue
+            if isinstance(request, Together):
+                thread.replies = [None] * len(request.searches)
+                thread.waits = len(request.searches)
+                if not thread.waits:
+                    reply = []
+                    continue
+                self._ready.extend(
+                    (_Thread(search, (thread, i)), None)
+                    for i, search in enumerate(request.searches)
+                )
+                return
+            if isinstance(request, Score):
+                scoring = _Scoring(thread, None, 0)
+                for node in dict.fromkeys(request.nodes):
+                    self._want_score(node, scoring)
+                if scoring.missing:
+                    return
+                reply = None
+                continue
+            if not sum(request.counts):
+                reply = [[] for _ in request.nodes]
+                continue
+            self._expand(thread, request)
+            return
+
+    def _expand(self, thread: _Thread, request: Expand) -> None:
+        expansion = _Expansion(
+            thread,
+            request.score,
+            [[None] * count for count in request.counts],
+            sum(request.counts),
+        )
+        for i, (node, count) in enumerate(zip(request.nodes, request.counts, strict=True)):
+            if count and not node.is_open:
+                raise SearchError(f"an algorithm goes on from {node.path}, which is {node.finish}")
+            first = node.n_children if request.first is None else request.first[i]
+            node.n_children = max(node.n_children, first + count)
+            for j in range(count):
+                self._wishes.append(
+                    _Wish(
+                        expansion,
+                        (i, j),
+                        node,
+                        first + j,
+                        request.whole,
+                        request.temperature,
+                    )
+                )
+
+    def _cut(self, request: Cut) -> Node:
+        node, kept = request
+        if not 1 <= kept < len(node.steps) or node.parent is None:
+            raise SearchError(
+                f"{node.path} has {len(node.steps)} steps of its own; an algorithm wanted the "
+                f"first {kept}"
+            )
+        parent = node.parent
+        steps = node.steps[:kept]
+        text = "".join(steps).removeprefix(parent.lead)
+        made = Node(self.problem, parent, parent.n_children, text=text, steps=steps)
+        parent.n_children += 1
+        self.nodes[made.path] = made
+        self._note(Note("cut", {"path": list(made.path), "of": list(node.path), "steps": kept}))
+        return made
+
+    def _abort(self, request: Abort) -> None:
+        given_up = [node for node in request.nodes if node.is_open]
+        for node in given_up:
+            node.finish = "aborted"
+        if given_up:
+            self._note(Note("abort", {"paths": [list(node.path) for node in given_up]}))
+
+    def _note(self, request: Note) -> None:
+        event = {"event": "note", "kind": request.kind, **request.data}
+        self._known_notes -= 1
+        self.trace.write([event], known=self._known_notes >= 0)
+
+    def _finished(self, thread: _Thread, result: Any) -> None:
+        if thread.parent is None:
+            self.pool = result
+            self.end("done")
+            return
+        parent, place = thread.parent
+        parent.replies[place] = result
+        parent.waits -= 1
+        if not parent.waits:
+            self._ready.append((parent, parent.replies))
+
+    def end(self, why: Ended) -> None:
+        """No more is wanted; what is under way is still taken."""
+        if self.ended is None:
+            self.ended = why
+            self._main.steps.close()

@@ -1,0 +1,187 @@
+"""The policy's side of a search: nodes to new text, in shared batches, token by token exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from prmkit.answers import extract_answer
+from prmkit.errors import BackendError, InputTooLong, PolicyError
+from prmkit.policies.base import FINISH_OF, Drawn, Policy, SamplingSettings, TokenPolicy, failed
+from prmkit.records import Finish
+from prmkit.search.settings import SearchSettings
+from prmkit.search.tree import Cost, Node
+from prmkit.splitting import Splitter, splitter
+
+
+class Draw(NamedTuple):
+    """A wish for one child of a node.
+
+    Attributes:
+        node: to be gone on from.
+        number: of the child.
+        seed: of the node.
+        whole: to the end of the solution.
+        temperature: other than the run's.
+        limit: tokens at most.
+        cut: what a child is that the limit cuts: ``length``, or ``aborted`` where there was no
+            budget for more.
+    """
+
+    node: Node
+    number: int
+    seed: int
+    whole: bool
+    temperature: float | None
+    limit: int
+    cut: Finish = "length"
+
+    def settings(self, run: SearchSettings) -> SamplingSettings:
+        """How it is drawn."""
+        return run.drawing(whole=self.whole, temperature=self.temperature, limit=self.limit)
+
+
+class Child(NamedTuple):
+    """What was drawn.
+
+    Attributes:
+        text: of one step, or of the whole rest.
+        steps: the same as steps; a blank end is none.
+        ids: its tokens, where they are known.
+        finish: see `prmkit.records.Finish`.
+        cost: of drawing it.
+        error: why it could not be drawn.
+    """
+
+    text: str
+    steps: tuple[str, ...]
+    ids: tuple[int, ...] | None
+    finish: Finish
+    cost: Cost
+    error: str | None = None
+
+
+class Speaker:
+    """Answers wishes for children.
+
+    Args:
+        policy: where it takes token ids, a prefix goes to it as the very tokens that it drew, so
+            that its cache holds all of them.
+        settings: of the run.
+    """
+
+    def __init__(self, policy: Policy, settings: SearchSettings):
+        self.policy, self._settings = policy, settings
+        self._tokens = policy if isinstance(policy, TokenPolicy) and policy.takes_ids else None
+        self._split: Splitter = splitter(settings.split)
+
+    @property
+    def counts_prompts(self) -> bool:
+        """Whether it knows the tokens of a prompt before it draws."""
+        return self._tokens is not None
+
+    def prompt_tokens(self, node: Node) -> int:
+        """Tokens of the prompt of a node's children; 0 where they are not known before."""
+        return 0 if self._tokens is None else len(self._prefix(self._tokens, node))
+
+    def draw(self, draws: Sequence[Draw]) -> list[Child]:
+        """Draw children, in order."""
+        found: dict[int, Child] = {}
+        how = [draw.settings(self._settings) for draw in draws]
+        for settings in dict.fromkeys(how):
+            members = [i for i, own in enumerate(how) if own == settings]
+            drawn = self._alike([draws[i] for i in members], settings)
+            for i, one in zip(members, drawn, strict=True):
+                found[i] = self._child(draws[i], one)
+        return [found[i] for i in range(len(draws))]
+
+    def _alike(self, draws: Sequence[Draw], settings: SamplingSettings) -> list[Drawn]:
+        """Completions that are drawn in the same way; what cannot be drawn is an error of its own.
+
+        A policy that refuses one prefix refuses the batch, so then the halves are asked for.
+        """
+        try:
+            return self._ask(draws, settings)
+        except (InputTooLong, PolicyError, BackendError) as error:
+            if len(draws) == 1:
+                return [Drawn(failed(str(error)))]
+        half = len(draws) // 2
+        return self._alike(draws[:half], settings) + self._alike(draws[half:], settings)
+
+    def _ask(self, draws: Sequence[Draw], settings: SamplingSettings) -> list[Drawn]:
+        if self._tokens is None:
+            drawn = self.policy.complete(
+                [draw.node.trajectory() for draw in draws],
+                1,
+                settings,
+                [draw.seed for draw in draws],
+                [draw.number for draw in draws],
+            )
+            return [Drawn(completion) for (completion,) in drawn]
+        # Neighbouring children of a node are one prompt with several completions.
+        begins = [
+            i
+            for i, draw in enumerate(draws)
+            if not i or (draws[i - 1].node, draws[i - 1].number) != (draw.node, draw.number - 1)
+        ]
+        counts = [b - a for a, b in zip(begins, [*begins[1:], len(draws)], strict=True)]
+        found = self._tokens.continue_ids(
+            [self._prefix(self._tokens, draws[i].node) for i in begins],
+            counts,
+            settings,
+            [draws[i].seed for i in begins],
+            [draws[i].number for i in begins],
+        )
+        return [drawn for of_one in found for drawn in of_one]
+
+    def _prefix(self, policy: TokenPolicy, node: Node) -> list[int]:
+        """The token ids up to a node: those that were drawn, where they are known."""
+        ids = policy.question_ids(node.problem)
+        lead = ""
+        for part in node.line():
+            if part.ids is not None:
+                ids += part.ids
+            elif len(part.steps) > 1:
+                for text in (part.steps[0].removeprefix(lead), *part.steps[1:]):
+                    ids += policy.text_ids(text)
+            else:
+                ids += policy.text_ids(part.text)
+            lead = part.lead
+        return ids
+
+    def _child(self, draw: Draw, drawn: Drawn) -> Child:
+        completion = drawn.completion
+        cost = Cost(
+            completions=0 if completion.finish == "error" else 1,
+            policy_tokens=completion.n_tokens,
+            prompt_tokens=drawn.n_prompt,
+            cached_tokens=drawn.n_cached,
+        )
+        if completion.finish == "error":
+            return Child("", (), None, "error", cost, completion.error or "no reason given")
+        text = completion.text
+        finish: Finish = FINISH_OF[completion.finish]
+        if completion.finish == "length":
+            finish = draw.cut
+        elif finish == "open" and self._settings.answer_ends and extract_answer(text) is not None:
+            finish = "answer"
+        return Child(text, self._steps(draw.node, text, draw.whole), drawn.ids, finish, cost)
+
+    def _steps(self, node: Node, text: str, whole: bool) -> tuple[str, ...]:
+        """A text as steps; blanks are none: they begin the next one, or are nothing."""
+        if not text.strip():
+            return ()
+        steps = self._split(text) if whole else [text]
+        return (node.lead + steps[0], *steps[1:])
+
+    def known(self, node: Node, event: Mapping[str, Any]) -> Child:
+        """A child as a trace noted it."""
+        text, ids = event["text"], event["ids"]
+        return Child(
+            text,
+            self._steps(node, text, event["whole"]),
+            None if ids is None else tuple(ids),
+            event["finish"],
+            Cost(*event["cost"]),
+            event.get("error"),
+        )

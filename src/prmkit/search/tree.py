@@ -1,0 +1,179 @@
+"""The tree of a search: what was written after what, what it scored, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from prmkit.aggregate import Aggregation, aggregate_scores
+from prmkit.records import Finish, Problem, Semantics, Step, StepScores, Trajectory, Unscored
+
+FINISHED: tuple[Finish, ...] = ("eos", "answer")
+"""How a whole solution ends. One that was cut is none, whatever it says."""
+
+
+class Cost(NamedTuple):
+    """What was spent.
+
+    Attributes:
+        completions: pieces of text that a policy drew.
+        policy_tokens: drawn.
+        prompt_tokens: that the policy read, as a server bills them.
+        cached_tokens: of those, found in a cache.
+        scorings: prefixes that a scorer scored.
+        scorer_tokens: that the scorer read: new ones alone, where it goes on from prefixes.
+    """
+
+    completions: int = 0
+    policy_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    scorings: int = 0
+    scorer_tokens: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: Cost) -> Cost:
+        """This without a part of it."""
+        return Cost(*(a - b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def tokens(self) -> int:
+        """Policy tokens and scorer tokens."""
+        return self.policy_tokens + self.scorer_tokens
+
+    @property
+    def calls(self) -> int:
+        """Completions and scorings."""
+        return self.completions + self.scorings
+
+
+NOTHING = Cost()
+
+
+class Node:
+    """The end of a prefix: one step after its parent, or several where a whole rest was drawn.
+
+    Attributes:
+        parent: what it continues; None at the root.
+        number: which of its parent's children it is.
+        path: the numbers from the root to here.
+        text: what was written here.
+        steps: the same as steps.
+        ids: its tokens, where they are known.
+        finish: how it ended; ``open`` can be gone on from.
+        error: why it could not be drawn.
+        scores: of all steps from the root's problem to here; None where they are not scored.
+        unscored: why the scorer gave none.
+        cost: of drawing and scoring it.
+        n_children: child numbers that were given out.
+        state: the scorer's, to go on from.
+        lead: blank text that begins the next step: a policy may stop before it says anything.
+    """
+
+    __slots__ = (
+        "children",
+        "cost",
+        "error",
+        "finish",
+        "ids",
+        "lead",
+        "n_children",
+        "n_steps",
+        "number",
+        "parent",
+        "path",
+        "problem",
+        "scores",
+        "state",
+        "steps",
+        "text",
+        "unscored",
+    )
+
+    def __init__(
+        self,
+        problem: Problem,
+        parent: Node | None = None,
+        number: int = 0,
+        *,
+        text: str = "",
+        steps: tuple[str, ...] = (),
+        ids: tuple[int, ...] | None = None,
+        finish: Finish = "open",
+        error: str | None = None,
+        cost: Cost = NOTHING,
+    ):
+        self.problem, self.parent, self.number = problem, parent, number
+        self.path: tuple[int, ...] = (*parent.path, number) if parent else ()
+        self.text, self.steps, self.ids = text, steps, ids
+        self.lead = ""
+        self.finish: Finish = finish
+        self.error = error
+        self.cost = cost
+        self.n_steps: int = len(steps) + (parent.n_steps if parent else 0)
+        self.scores: tuple[float, ...] | None = None
+        self.unscored: str | None = None
+        self.children: list[Node] = []
+        self.n_children = 0
+        self.state: Any = None
+        if parent is not None:
+            parent.children.append(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be gone on from."""
+        return self.finish == "open"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it ends a whole solution."""
+        return self.finish in FINISHED
+
+    def line(self) -> list[Node]:
+        """From the root to here."""
+        node: Node | None = self
+        found = []
+        while node is not None:
+            found.append(node)
+            node = node.parent
+        return found[::-1]
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first, children by their numbers."""
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += sorted(node.children, key=lambda child: -child.number)
+
+    def trajectory(self, generator: str | None = None) -> Trajectory:
+        """The steps from the root to here; what follows is written after the lead, if any."""
+        steps = [Step(text=text) for node in self.line() for text in node.steps]
+        if self.lead:
+            steps.append(Step(text=self.lead))
+        return Trajectory(
+            problem=self.problem,
+            steps=tuple(steps),
+            finish=self.finish,
+            generator=generator,
+        )
+
+    def solution(self) -> str:
+        """The text from the root to here."""
+        return "".join(text for node in self.line() for text in node.steps)
+
+    def scored(self, semantics: Semantics, model: str) -> StepScores | Unscored:
+        """Its scores as a record."""
+        if self.scores is None:
+            return Unscored(reason=self.unscored or "the search did not score it", model=model)
+        return StepScores(values=self.scores, semantics=semantics, model=model)
+
+    def value(self, how: Aggregation, semantics: Semantics) -> float | None:
+        """One number for its steps; None where there are no scores."""
+        if not self.scores:
+            return None
+        scores = StepScores.model_construct(values=self.scores, semantics=semantics, model="")
+        return aggregate_scores(scores, how)

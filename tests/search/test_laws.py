@@ -1,0 +1,39 @@
+"""Every algorithm and every preset keeps the laws of searches."""
+
+from __future__ import annotations
+
+import pytest
+
+from prmkit.search.catalogue import ALGORITHMS, PRESETS, algorithm
+from prmkit.search.laws import SEARCH_LAWS
+
+SMALL = {
+    "best-of-n": {"n": 5},
+    "majority": {"n": 5},
+    "adaptive-self-consistency": {"n": 7},
+    "beam": {"n": 6, "width": 3, "max_steps": 4},
+    "dvts": {"n": 6, "width": 3, "max_steps": 4},
+    "rebase": {"n": 6, "max_steps": 4},
+    "mcts": {"n": 6, "width": 2, "rollouts": 1, "at_once": 2, "max_depth": 4},
+    "particle-filter": {"n": 6, "max_steps": 4},
+    "entropic-particle-filter": {"n": 6, "max_steps": 6},
+    "early-rejection": {"n": 6, "max_steps": 4},
+    "adaptive": {"n": 6},
+    "sal-beam": {"n": 6, "width": 3, "max_steps": 4},
+}
+OTHERS = [
+    ("beam", {"n": 4, "width": 2, "lookahead": 2, "max_steps": 4}),
+    ("dvts", {"n": 4, "width": 2, "lookahead": 1, "max_steps": 4}),
+    ("particle-filter", {"n": 5, "scheme": "residual", "ess": 1.0, "absorbing": False}),
+    ("mcts", {"n": 5, "width": 2}),
+    ("beam", {"n": 1, "width": 1}),
+]
+CASES = [(name, SMALL.get(name, {})) for name in {**ALGORITHMS, **PRESETS}] + OTHERS
+
+
+@pytest.mark.parametrize("law", SEARCH_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    ("name", "options"), CASES, ids=[f"{n}-{'-'.join(map(str, o.values()))}" for n, o in CASES]
+)
+def test_every_algorithm_keeps_the_laws(law, name, options):
+    law(algorithm(name, **options))

@@ -383,6 +383,7 @@ class FakeServer:
             "stop": True,
             "stop_type": {"eos": "eos", "stop": "word", "length": "limit"}[finish],
             "stopping_word": matched or "",
+            "tokens": tokens if body.get("return_tokens") else [],
             "tokens_predicted": len(tokens),
             "tokens_evaluated": len(ids),
             "timings": {"prompt_n": len(ids), "cache_n": 0},

@@ -66,7 +66,7 @@ class HFPolicy:
         device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
         max_rows: completions that are drawn at the same time.
         max_kept: tokens whose keys and values are kept for later calls at most; 0 keeps none. By
-            default it is what fits into 2 GiB, at most 262,144: raise it for searches on large
+            default it is what fits into 2 GiB, at most 131,072: raise it for searches on large
             models. Models with other than plain rotary attention keep none.
 
     Raises:

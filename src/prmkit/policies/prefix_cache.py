@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-MAX_KEPT = 262_144
+MAX_KEPT = 131_072
 """Tokens that are kept at most, where nothing else is said,"""
 MAX_BYTES = 2**31
 """and bytes that they may take then."""

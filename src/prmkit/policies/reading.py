@@ -141,8 +141,8 @@ class Reader:
         self.computed += sum(map(len, news))
         if self.keeps:
             for row, (i, some) in enumerate(zip(group, found, strict=True)):
-                new = slice(before + width - len(news[row]), None)
-                self.keep(prefixes[i], some.length, *row_of(cache.layers, row, new))
+                part = slice(before + width - len(news[row]), None)
+                self.keep(prefixes[i], some.length, *row_of(cache.layers, row, part))
         return Read(
             out.logits[:, -1], cache, mask, [*range(len(group))], [some.length for some in found]
         )

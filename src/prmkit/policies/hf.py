@@ -409,6 +409,8 @@ class _Rows:
             is to read.
         """
         self.who, at, drawn = self.who[goes], self._at[goes], drawn[goes]
+        if len(self.who) == 0:
+            return None, drawn
         _, some, place = np.unique(at * vocabulary + drawn, return_index=True, return_inverse=True)
         source, following = at[some], drawn[some]
         self.n_running = len(source)

@@ -84,7 +84,7 @@ class RealModel:
 
     def draw(self, ids, settings, seed):
         with self._turn:
-            return self._policy._draw([list(ids)], [(0, 0)], settings, [seed])[0]
+            return self._policy.continue_ids([ids], [1], settings, [seed])[0][0]
 
 
 class FakeServer:
@@ -283,10 +283,12 @@ class FakeServer:
                 max_new_tokens=limit,
                 stop=tuple(stop),
             )
-            drawn = self.real.draw(ids, settings, seed)
+            drawn, spelled, *_ = self.real.draw(ids, settings, seed)
             matched = next((s for s in stop if drawn.text.endswith(s)), None)
             matched = matched if drawn.finish == "stop" else None
-            return drawn.text, drawn.finish, matched, [0] * drawn.n_tokens
+            end = [self.tokenizer.eos_token_id] * (drawn.finish == "eos")
+            tokens = [0] * drawn.n_tokens if spelled is None else [*spelled, *end]
+            return drawn.text, drawn.finish, matched, tokens
         tokens, finish = [], "length"
         for token in self.words.speak(ids, limit, temperature, body.get("top_p", 1.0), seed):
             tokens.append(token)
@@ -381,6 +383,7 @@ class FakeServer:
             "stop": True,
             "stop_type": {"eos": "eos", "stop": "word", "length": "limit"}[finish],
             "stopping_word": matched or "",
+            "tokens": tokens if body.get("return_tokens") else [],
             "tokens_predicted": len(tokens),
             "tokens_evaluated": len(ids),
             "timings": {"prompt_n": len(ids), "cache_n": 0},

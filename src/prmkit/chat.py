@@ -90,6 +90,14 @@ def _after_line_end(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids[len(before) :] if ids[: len(before)] == before else encode_text(tokenizer, text)
 
 
+def spells(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> bool:
+    """Whether token ids are a text: all of it and nothing else, no special token among it."""
+    found = tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return bool(found == text)
+
+
 def beginning(tokenizer: Tokenizer) -> list[int]:
     """The ids that a tokenizer puts before every text by itself, such as its `<s>`."""
     return _remembered(tokenizer, "beginning", lambda: list(tokenizer("")["input_ids"]))

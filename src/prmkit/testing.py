@@ -15,7 +15,7 @@ from prmkit.errors import LawBroken, NothingToMeasure
 from prmkit.evaluation.cases import Benchmark, Case, check_content, constant_scores
 from prmkit.evaluation.judgements import Judgement
 from prmkit.evaluation.run import MeasureSettings, measure
-from prmkit.policies.base import Policy, SamplingSettings
+from prmkit.policies.base import Completion, Drawn, Policy, SamplingSettings, TokenPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 from prmkit.scorers.base import PrefixScorer, Scorer
 from prmkit.search.laws import SEARCH_LAWS, check_search
@@ -291,13 +291,187 @@ def greedy_is_one_answer(policy: Policy) -> None:
         _expect(len({*first, *second}) == 1, "greedy is one answer", f"{first!r}, {second!r}")
 
 
+def _of_ids(policy: Policy) -> tuple[TokenPolicy, list[list[int]]] | None:
+    """A policy that goes on from tokens, and those of the prefixes; None where it does not."""
+    if not isinstance(policy, TokenPolicy) or not policy.takes_ids:
+        return None
+    return policy, [_ids_of(policy, prefix) for prefix in _prefixes()]
+
+
+def _ids_of(policy: TokenPolicy, prefix: Trajectory) -> list[int]:
+    ids = list(policy.question_ids(prefix.problem))
+    for step in prefix.steps:
+        ids += policy.text_ids(step.text)
+    return ids
+
+
+def _said(drawn: Sequence[Sequence[Drawn]]) -> list[list[tuple[Completion, object]]]:
+    """What was drawn, without what was read for it."""
+    return [[(one.completion, one.ids) for one in of_prefix] for of_prefix in drawn]
+
+
+def ids_equal_texts(policy: Policy) -> None:
+    """From the tokens of a prefix come the completions that come from the prefix."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    settings = SamplingSettings(max_new_tokens=30, stop=("\n",))
+    there = tokens.complete(_prefixes(), 3, settings, [5, 6, 7, 8])
+    here = tokens.continue_ids(ids, [3] * len(ids), settings, [5, 6, 7, 8])
+    for i, (left, right) in enumerate(zip(there, here, strict=True)):
+        drawn = [one.completion for one in right]
+        _expect(left == drawn, "ids equal texts", f"prefix {i}: {left!r}, from ids {drawn!r}")
+
+
+def ids_spell_the_text(policy: Policy) -> None:
+    """The ids of a completion are its tokens without the end token, and its text is theirs."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    law = "the ids spell the text"
+    shorter: list[Drawn] = []
+    for limit in (1, 2, 5, 30):
+        settings = SamplingSettings(max_new_tokens=limit)
+        of_all = tokens.continue_ids(ids, [8] * len(ids), settings, [5, 6, 7, 8])
+        drawn = [one for of_prefix in of_all for one in of_prefix]
+        for n, one in enumerate(drawn):
+            if one.ids is None or one.completion.finish == "error":
+                continue
+            n_tokens = one.completion.n_tokens - (one.completion.finish == "eos")
+            _expect(len(one.ids) == n_tokens, law, f"{len(one.ids)} ids of {one.completion!r}")
+            # A character of several tokens may be cut off.
+            whole = "\ufffd" not in one.completion.text
+            encoded = tuple(tokens.text_ids(one.completion.text))
+            if limit == 1 and len(encoded) == 1 and whole:
+                _expect(one.ids == encoded, law, f"{one!r}, but its text is {encoded}")
+            before = shorter[n] if shorter else Drawn(Completion("", "length", 0), ())
+            if before.ids is not None:
+                same = one.ids[: len(before.ids)] == before.ids
+                _expect(same, law, f"{one!r} does not begin with {before!r}")
+                if "\ufffd" not in before.completion.text:
+                    same = one.completion.text.startswith(before.completion.text)
+                    _expect(same, law, f"{one!r} does not begin with {before!r}")
+        shorter = drawn
+
+
+def ids_go_on_as_texts_do(policy: Policy) -> None:
+    """From a prefix and the ids of a completion comes what comes from its text, read anew."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    prefixes = _prefixes()
+    drawn = tokens.continue_ids(
+        ids, [6] * len(ids), SamplingSettings(max_new_tokens=4), [5, 6, 7, 8]
+    )
+    texts: list[Trajectory] = []
+    longer: list[list[int]] = []
+    for prefix, before, of_prefix in zip(prefixes, ids, drawn, strict=True):
+        for one in of_prefix:
+            text = one.completion.text
+            # Where the text is encoded in another way, other tokens are read.
+            if text and one.ids == tuple(tokens.text_ids(text)):
+                step = Step(text=text)
+                texts.append(prefix.model_copy(update={"steps": (*prefix.steps, step)}))
+                longer.append([*before, *one.ids])
+    settings, seeds = SamplingSettings(max_new_tokens=12), list(range(len(longer)))
+    there = tokens.complete(texts, 2, settings, seeds)
+    here = tokens.continue_ids(longer, [2] * len(longer), settings, seeds)
+    for left, right, prefix in zip(there, here, texts, strict=True):
+        _expect(
+            left == [one.completion for one in right],
+            "ids go on as texts do",
+            f"after {prefix.steps[-1].text!r}: {left!r}, from ids {right!r}",
+        )
+
+
+def batches_of_ids_do_not_matter(policy: Policy) -> None:
+    """Order, counts, and prefixes that come twice change no completion."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    settings = SamplingSettings(max_new_tokens=20)
+    _expect(tokens.continue_ids([], [], settings, []) == [], "an empty batch", "gave something")
+    alone = [
+        _said(tokens.continue_ids([one], [4], settings, [5 + i]))[0] for i, one in enumerate(ids)
+    ]
+    # The first twice with one seed, and with another; the third not at all.
+    asked = [(3, 2, 1), (0, 4, 0), (2, 0, 0), (0, 1, 3), (1, 3, 1), (0, 2, 0)]
+    seeds = [*(5 + i for i, _, _ in asked[:-1]), 99]
+    drawn = tokens.continue_ids(
+        [ids[i] for i, _, _ in asked], [n for _, n, _ in asked], settings, seeds,
+        [first for _, _, first in asked],
+    )  # fmt: skip
+    for (i, n, first), got in zip(asked[:-1], _said(drawn[:-1]), strict=True):
+        expected = alone[i][first : first + n]
+        _expect(
+            got == expected,
+            "batches of ids do not matter",
+            f"{n} of prefix {i} from number {first}: alone {expected!r}, among others {got!r}",
+        )
+    _expect(len(drawn[-1]) == 2, "as many as counted", f"{len(drawn[-1])} where 2 were asked for")
+
+
+def what_was_read_before_changes_nothing(policy: Policy) -> None:
+    """The same completions come again after the policy has read them, and what follows them."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    settings, seeds = SamplingSettings(max_new_tokens=20), [5, 6, 7, 8]
+    counts = [3] * len(ids)
+    first = tokens.continue_ids(ids, counts, settings, seeds)
+    longer = [
+        [*before, *(of_prefix[0].ids or ())] for before, of_prefix in zip(ids, first, strict=True)
+    ]
+    deeper = tokens.continue_ids(longer, counts, settings, seeds)
+    for law_of, before, expected in (("prefixes", ids, first), ("what follows", longer, deeper)):
+        again = tokens.continue_ids(before, counts, settings, seeds)
+        _expect(
+            _said(again) == _said(expected),
+            "what was read before changes nothing",
+            f"{law_of}: {_said(expected)!r}, again {_said(again)!r}",
+        )
+
+
+def costs_add_up(policy: Policy) -> None:
+    """A prompt is counted whole or not at all, with the first completion; no more is cached."""
+    if (found := _of_ids(policy)) is None:
+        return
+    tokens, ids = found
+    law = "costs add up"
+    ids = [*ids, ids[0]]
+    drawn = tokens.continue_ids(
+        ids, [3] * len(ids), SamplingSettings(max_new_tokens=5), [5, 6, 7, 8, 9]
+    )
+    for before, of_prefix in zip(ids, drawn, strict=True):
+        first = of_prefix[0]
+        _expect(
+            first.n_prompt == len(before) or first.completion.finish == "error",
+            law,
+            f"the first completion counts {first.n_prompt} tokens of a prefix of {len(before)}",
+        )
+        for one in of_prefix:
+            _expect(
+                one.n_prompt in (0, len(before)) and 0 <= one.n_cached <= one.n_prompt,
+                law,
+                f"a prefix of {len(before)} tokens, of which {one.n_prompt} are counted and "
+                f"{one.n_cached} cached",
+            )
+
+
 PolicyLaw = Callable[[Policy], None]
 POLICY_LAWS: tuple[PolicyLaw, ...] = (
     completions_match_requests,
     same_seed_same_words,
     stops_where_told,
     greedy_is_one_answer,
+    ids_equal_texts,
+    ids_spell_the_text,
+    ids_go_on_as_texts_do,
+    batches_of_ids_do_not_matter,
+    what_was_read_before_changes_nothing,
+    costs_add_up,
 )
+"""Those of ids say nothing of a policy that takes none."""
 
 
 def check_policy(policy: Policy) -> None:

@@ -93,6 +93,40 @@ def test_every_token_is_read_as_in_a_whole_pass(config, way, prefixes):
             assert torch.allclose(row, whole, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["shared", "copied"])
+@torch.inference_mode()
+def test_a_row_may_become_two_and_its_own_tokens_are_to_be_had(way):
+    plain, model = model_of(CONFIGS["qwen2"]), model_of(CONFIGS["qwen2"])
+    assert can_share(model)
+    cache, mask = prefilled(model, PREFIXES["of many lengths"])
+    of_row = torch.tensor([0, 1, 2])
+    going = (
+        Shared(model, cache, mask, of_row, 40) if way == "shared"
+        else Copied(model, cache, mask, of_row)
+    )  # fmt: skip
+    texts = [list(prefix) for prefix in PREFIXES["of many lengths"]]
+    starts = [len(text) for text in texts]
+    for t, rows in enumerate([None, [0, 1, 1, 2], None, [0, 0, 1, 2, 3, 3], [5, 0]]):
+        if rows is not None:
+            going.keep(torch.tensor(rows))
+            texts, starts = [list(texts[i]) for i in rows], [starts[i] for i in rows]
+        tokens = torch.arange(len(texts)) + 7 * t
+        positions = torch.tensor([len(text) for text in texts])
+        texts = [[*text, int(token)] for text, token in zip(texts, tokens, strict=True)]
+        logits = going.read(tokens, positions)
+        for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
+            whole = plain(input_ids=torch.tensor([text]), use_cache=True)
+            assert torch.allclose(logits[row], whole.logits[0, -1], atol=1e-4)
+            n = len(text) - start
+            for some in {n, max(n - 1, 1)}:
+                keys, values = going.own(row, some)
+                assert keys.untyped_storage().nbytes() == keys.nbytes
+                for at, layer in enumerate(whole.past_key_values.layers):
+                    part = slice(start, start + some)
+                    assert torch.allclose(keys[at], layer.keys[0, :, part], atol=1e-4)
+                    assert torch.allclose(values[at], layer.values[0, :, part], atol=1e-4)
+
+
 @torch.inference_mode()
 def test_a_prefix_is_kept_once_and_dropped_with_its_last_completions():
     model = model_of(CONFIGS["qwen2"])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
 from prmkit.chat import encode_question, encode_text
 from prmkit.checkpoints import load_causal_lm, load_tokenizer
-from prmkit.errors import InputTooLong
-from prmkit.policies.base import SamplingSettings
+from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.world import problems
+from prmkit.errors import InputTooLong, InvalidSetting
+from prmkit.policies.base import Drawn, SamplingSettings
 from prmkit.policies.hf import HFPolicy, pick
 from prmkit.records import Problem, Step, Trajectory
 
@@ -100,6 +106,186 @@ def test_special_tokens_in_a_question_stay_text(tiny_lm):
 def test_seeds_must_match_prefixes(tiny_lm):
     with pytest.raises(ValueError, match="1 seeds for 3 prefixes"):
         HFPolicy(tiny_lm, device="cpu").complete(PREFIXES, 1, SamplingSettings(), [0])
+
+
+STEP = SamplingSettings(temperature=0.8, max_new_tokens=40, stop=("\n",))
+GREEDY = SamplingSettings(temperature=0, max_new_tokens=40, stop=("\n",))
+
+
+class Beam(NamedTuple):
+    """What a beam search has drawn.
+
+    Attributes:
+        drawn: of each level, what each call gave.
+        texts: all texts, as ids from the question on.
+    """
+
+    drawn: list[list[list[Drawn]]]
+    texts: list[list[int]]
+
+
+def beam_search(policy, n_problems, settings=STEP, width=4, expansions=4, depth=8, seed=0):
+    """Steps from each of a few beams; which go on is drawn, by a seed."""
+    rng = random.Random(seed)
+    beams = [[policy.question_ids(problem)] for problem in problems("test", n_problems)]
+    found = Beam([], [])
+    for level in range(depth):
+        asked = [ids for of_problem in beams for ids in of_problem]
+        # The first step of each problem fills its beams.
+        counts = [expansions if level else width * expansions] * len(asked)
+        drawn = policy.continue_ids(asked, counts, settings, [rng.randrange(2**31) for _ in asked])
+        found.drawn.append(drawn)
+        children = iter(drawn)
+        following = []
+        for of_problem in beams:
+            longer = []
+            for ids, steps in zip(
+                of_problem, itertools.islice(children, len(of_problem)), strict=True
+            ):
+                ended = [one for one in steps if one.completion.finish == "eos"]
+                found.texts.extend([*ids, *one.ids] for one in ended)
+                longer += [[*ids, *one.ids] for one in steps if one not in ended]
+            found.texts.extend(longer)
+            following.append(rng.sample(longer, min(width, len(longer))))
+        beams = following
+    return found
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """A policy of the embedded world, and what it gives without keeping anything."""
+    fresh = HFPolicy(WEIGHTS / "policy", device="cpu", max_kept=0)
+    return fresh, beam_search(fresh, 3)
+
+
+@pytest.mark.parametrize("ways", [{}, {"shares": False}, {"max_kept": 400}, {"max_rows": 5}])
+def test_a_search_pays_once_for_each_token(shipped, ways):
+    fresh, expected = shipped
+    shares = ways.pop("shares", True)
+    policy = HFPolicy(WEIGHTS / "policy", device="cpu", **ways)
+    policy._shares = shares
+    found = beam_search(policy, 3)
+    assert [plain(level) for level in found.drawn] == [plain(level) for level in expected.drawn]
+    distinct = {tuple(ids[:n]) for ids in found.texts for n in range(1, len(ids) + 1)}
+    assert len(found.drawn) == 8
+    assert len(distinct) > 1000
+    if "max_kept" in ways:
+        assert len(distinct) < policy.computed < fresh.computed
+    elif not ways:
+        assert policy.computed <= 1.05 * len(distinct)
+        assert fresh.computed > 2 * len(distinct)
+
+
+def plain(drawn):
+    return [[(one.completion, one.ids) for one in of_prefix] for of_prefix in drawn]
+
+
+def test_a_greedy_search_draws_the_same_whatever_is_kept():
+    found = [
+        beam_search(HFPolicy(WEIGHTS / "policy", device="cpu", max_kept=n), 2, GREEDY)
+        for n in (None, 0)
+    ]
+    assert found[0].texts == found[1].texts
+    assert [plain(level) for level in found[0].drawn] == [plain(level) for level in found[1].drawn]
+
+
+@pytest.mark.parametrize("max_kept", [None, 0])
+def test_what_is_computed_is_what_is_not_cached_and_what_is_drawn(tiny_lm, max_kept):
+    policy = HFPolicy(tiny_lm, device="cpu", max_kept=max_kept)
+    ids = [policy._encode(prefix) for prefix in PREFIXES]
+    asked = [*ids, ids[1], ids[0]]
+    settings = SamplingSettings(max_new_tokens=1)
+    for again in range(2):
+        before = policy.computed
+        drawn = policy.continue_ids(asked, [2, 1, 3, 1, 0], settings, [1, 2, 3, 4, 5])
+        assert [[one.n_prompt for one in of] for of in drawn] == [
+            [len(ids[0]), 0], [len(ids[1])], [len(ids[2]), 0, 0], [len(ids[1])], [],
+        ]  # fmt: skip
+        of_all = [one for of_prefix in drawn for one in of_prefix]
+        # One token each: it is drawn and not read.
+        assert policy.computed - before == sum(one.n_prompt - one.n_cached for one in of_all)
+        # The same prefix with another seed has nothing to read.
+        assert drawn[3][0].n_cached == len(ids[1])
+        if again and max_kept is None:
+            assert policy.computed - before == 3
+    before = policy.computed
+    longer = SamplingSettings(max_new_tokens=9)
+    (drawn,) = policy.continue_ids(ids[:1], [40], longer, [7])
+    spelled = [one.ids for one in drawn if one.ids is not None]
+    assert len(spelled) > 20
+    least = {some[:n] for some in spelled for n in range(1, len(some))}
+    # Of the others, the beginnings are not known here.
+    most = len(least) + sum(one.completion.n_tokens - 1 for one in drawn if one.ids is None)
+    n_read = policy.computed - before - (drawn[0].n_prompt - drawn[0].n_cached)
+    assert len(least) <= n_read <= most
+
+
+def test_completions_are_read_once_while_they_are_alike(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    greedy = SamplingSettings(temperature=0, max_new_tokens=10)
+    ids = policy._encode(PREFIXES[0])
+    ((one, *others),) = policy.continue_ids([ids], [8], greedy, [0])
+    assert policy.computed == len(ids) + one.completion.n_tokens - 1
+    assert {other.completion for other in others} == {one.completion}
+
+
+def test_what_was_drawn_is_there_to_go_on_from(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    ids = policy._encode(PREFIXES[1])
+    settings = SamplingSettings(max_new_tokens=12)
+    (drawn,) = policy.continue_ids([ids], [6], settings, [3])
+    drawn = [one for one in drawn if one.ids]
+    assert len(drawn) > 3
+    longer = [[*ids, *one.ids] for one in drawn]
+    following = policy.continue_ids(longer, [1] * len(longer), settings, [0] * len(longer))
+    for one, (after,) in zip(drawn, following, strict=True):
+        # The last token alone is left, which nobody has read.
+        assert after.n_prompt == len(ids) + len(one.ids)
+        assert after.n_prompt - after.n_cached == 1
+
+
+def test_no_batch_is_held_in_memory_for_a_part_of_it(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    policy.complete(PREFIXES, 5, SamplingSettings(max_new_tokens=20), [1, 2, 3])
+    nodes = [*policy._reader._kept._kept]
+    assert len(nodes) > 10
+    for node in nodes:
+        assert node.keys.untyped_storage().nbytes() == node.keys.nbytes
+        assert node.values.untyped_storage().nbytes() == node.values.nbytes
+
+
+def test_ids_that_do_not_spell_the_text_are_not_told():
+    policy = HFPolicy(WEIGHTS / "policy", device="cpu")
+    (problem,) = problems("test", 1)
+    ids = policy.question_ids(problem)
+    ((whole,),) = policy.continue_ids([ids], [1], GREEDY, [0])
+    assert policy._tokenizer.decode(whole.ids) == whole.completion.text
+    inside = next(
+        text for text in map(policy._text, [[token] for token in whole.ids]) if len(text) > 2
+    )
+    stop = SamplingSettings(temperature=0, max_new_tokens=40, stop=(inside[:2],))
+    ((cut,),) = policy.continue_ids([ids], [1], stop, [0])
+    assert cut.completion.finish == "stop"
+    assert cut.ids is None
+    special = next(i for i in policy._tokenizer.all_special_ids if i not in policy._eos)
+    drawn = policy._drawn([*whole.ids, special], "length", GREEDY)
+    assert drawn.completion.text == whole.completion.text
+    assert drawn.ids is None
+
+
+def test_ids_that_make_no_sense_are_refused(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    with pytest.raises(ValueError, match="1 counts for 2 prefixes"):
+        policy.continue_ids([[1], [2]], [1], STEP, [0, 0])
+    with pytest.raises(ValueError, match="3 first for 2 prefixes"):
+        policy.continue_ids([[1], [2]], [1, 1], STEP, [0, 0], [0, 0, 0])
+    with pytest.raises(ValueError, match="prefix 1 has no token"):
+        policy.continue_ids([[1], []], [1, 1], STEP, [0, 0])
+    with pytest.raises(InputTooLong, match="prefix 0 has 1024 tokens"):
+        policy.continue_ids([[5] * 1024], [1], STEP, [0])
+    for name in ("max_kept", "max_rows"):
+        with pytest.raises(InvalidSetting, match=name):
+            HFPolicy(tiny_lm, device="cpu", **{name: -1})
 
 
 def frequencies(probs, temperature, top_p, n=40_000):

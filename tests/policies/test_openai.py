@@ -23,7 +23,7 @@ from prmkit.embedded.build import WEIGHTS
 from prmkit.embedded.world import problems
 from prmkit.endpoint import Endpoint, EndpointSettings
 from prmkit.errors import InputTooLong, InvalidSetting, PolicyError
-from prmkit.policies.base import Completion, SamplingSettings
+from prmkit.policies.base import Completion, SamplingSettings, TokenPolicy
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.openai import TOGETHER, UNREACHED, OpenAIPolicy
 from prmkit.policies.parallel import in_threads
@@ -375,6 +375,146 @@ def test_what_is_used_is_counted(tokenizer, expected):
     assert made.usage.completion_tokens == sum(c.n_tokens for group in found for c in group)
     # Blocks of 16 tokens that came before, of all but the first of each prefix.
     assert made.usage.cached_tokens == server.hits > 0
+
+
+def ids_of(made, prefixes):
+    found = []
+    for prefix in prefixes:
+        ids = list(made.question_ids(prefix.problem))
+        for step in prefix.steps:
+            ids += made.text_ids(step.text)
+        found.append(ids)
+    return found
+
+
+def costs(drawn):
+    """Tokens of prompts, and of these the cached ones, of all that was drawn."""
+    of_all = [one for of_prefix in drawn for one in of_prefix]
+    return sum(one.n_prompt for one in of_all), sum(one.n_cached for one in of_all)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_ids_are_sent_as_they_are_and_paid_for_as_the_server_says(tokenizer, expected, several):
+    completions, can = expected
+    with FakeServer("vllm") as server:
+        made = policy(server, tokenizer, capabilities=replace(can, n=several), concurrency=1)
+        assert made.takes_ids
+        assert isinstance(made, TokenPolicy)
+        ids = ids_of(made, PREFIXES)
+        counts = [4, 0, 1, *[4] * (len(ids) - 3)]
+        drawn = made.continue_ids(ids, counts, DRAWING, SEEDS)
+        sent = [tuple(body["prompt"]) for _, body in server.bodies]
+        assert [[one.completion for one in of] for of in drawn] == [
+            of[:n] for of, n in zip(completions, counts, strict=True)
+        ]
+        assert set(sent) == {tuple(p) for p, n in zip(ids, counts, strict=True) if n}
+        assert costs(drawn) == (made.usage.prompt_tokens, made.usage.cached_tokens)
+        assert made.usage.cached_tokens == server.hits
+        assert [one.n_prompt for one in drawn[0]] == (
+            [len(ids[0]), 0, 0, 0] if several else [len(ids[0])] * 4
+        )
+        for one in (one for of_prefix in drawn for one in of_prefix):
+            assert tokenizer.decode(one.ids) == one.completion.text
+            ends = one.completion.finish == "eos"
+            assert len(one.ids) == one.completion.n_tokens - ends
+        # Tokens that no text is encoded as.
+        odd = [*ids[0], *tokenizer("ap").input_ids, *tokenizer("ples").input_ids]
+        made.continue_ids([odd], [1], DRAWING, [1])
+        assert server.bodies[-1][1]["prompt"] == odd
+
+
+def test_without_chance_ids_are_paid_for_once(tokenizer, expected):
+    with FakeServer("vllm") as server:
+        made = policy(server, tokenizer, capabilities=expected[1])
+        greedy = replace(DRAWING, temperature=0)
+        ids = ids_of(made, PREFIXES[:3])
+        drawn = made.continue_ids(ids, [3, 1, 0], greedy, [1, 2, 3])
+        assert [len(of_prefix) for of_prefix in drawn] == [3, 1, 0]
+        assert len({one.completion for one in drawn[0]}) == 1
+        assert made.usage.requests == 2
+        assert costs(drawn) == (made.usage.prompt_tokens, made.usage.cached_tokens)
+
+
+@pytest.mark.parametrize("mode", ["sglang", "llama_cpp"])
+def test_ids_are_told_where_the_server_shows_them(mode, tokenizer):
+    with FakeServer(mode) as server:
+        made = policy(server, tokenizer)
+        assert made.takes_ids
+        before = made.usage
+        drawn = made.continue_ids(ids_of(made, PREFIXES), [2] * 12, DRAWING, SEEDS)
+        assert costs(drawn) == (made.usage.prompt_tokens - before.prompt_tokens, 0)
+    of_all = [one for of_prefix in drawn for one in of_prefix]
+    assert {one.completion.finish for one in of_all} == {"eos", "length"}
+    for one in of_all:
+        if mode == "sglang":
+            assert one.ids is None
+        else:
+            assert tokenizer.decode(one.ids) == one.completion.text
+
+
+def test_ids_are_not_told_where_a_stop_text_ended_inside_a_token(tokenizer, expected):
+    with FakeServer("vllm") as server:
+        made = policy(server, tokenizer, capabilities=expected[1])
+        drawn = made.continue_ids(ids_of(made, PREFIXES), [3] * 12, STOPS, SEEDS)
+    stopped = [one for of in drawn for one in of if one.completion.finish == "stop"]
+    assert None in {one.ids for one in stopped}
+    for one in stopped:
+        assert one.ids is None or tokenizer.decode(one.ids) == one.completion.text
+
+
+def test_an_answer_that_is_good_for_nothing_is_paid_for(tokenizer, expected):
+    with FakeServer("vllm") as server:
+        real = server.post
+
+        def other(route, body):
+            found = real(route, body)
+            found["usage"]["prompt_tokens"] = 7
+            return found
+
+        server.post = other
+        made = policy(server, tokenizer, capabilities=expected[1])
+        drawn = made.continue_ids(ids_of(made, PREFIXES[:2]), [3, 3], DRAWING, [1, 2])
+    assert {one.completion.finish for of in drawn for one in of} == {"error"}
+    assert costs(drawn) == (14, made.usage.cached_tokens)
+
+
+def test_ids_of_a_prompt_that_fails_do_not_spoil_the_others(tokenizer, expected):
+    poisoned = Trajectory(problem=Problem(id="x", prompt="poison here"))
+    with stamina.set_testing(True, attempts=2), FakeServer("vllm", poison="poison") as server:
+        made = policy(server, tokenizer, capabilities=expected[1])
+        ids = ids_of(made, [PREFIXES[0], poisoned])
+        fine, bad = made.continue_ids(ids, [2, 2], DRAWING, [SEEDS[0], 1])
+    assert [one.completion for one in fine] == expected[0][0][:2]
+    for one in bad:
+        assert one.completion.finish == "error"
+        assert one[1:] == (None, 0, 0)
+
+
+def test_a_server_that_takes_no_ids_says_so(tokenizer):
+    with FakeServer("transformers") as server:
+        of_texts, of_chats = policy(server, tokenizer), policy(server)
+    assert not of_texts.takes_ids
+    assert not of_chats.takes_ids
+    for made, reason in ((of_texts, "takes prompts as text"), (of_chats, "no tokenizer here")):
+        for ask in (
+            lambda made=made: made.question_ids(PREFIXES[0].problem),
+            lambda made=made: made.text_ids("a"),
+            lambda made=made: made.continue_ids([[1]], [1], DRAWING, [1]),
+        ):
+            with pytest.raises(PolicyError, match=f"{reason}.*vLLM.*tokenizer"):
+                ask()
+
+
+def test_ids_that_make_no_sense_are_refused(tokenizer, expected):
+    with FakeServer("vllm") as server:
+        made = policy(server, tokenizer, capabilities=replace(expected[1], context=8))
+        with pytest.raises(ValueError, match="1 counts for 2 prefixes"):
+            made.continue_ids([[1], [2]], [1], DRAWING, [0, 0])
+        with pytest.raises(ValueError, match="prefix 1 has no token"):
+            made.continue_ids([[1], []], [1, 1], DRAWING, [0, 0])
+        with pytest.raises(InputTooLong, match="prefix 0 has 8 tokens.*at most 8"):
+            made.continue_ids([[1] * 8], [1], DRAWING, [0])
+        assert server.bodies == []
 
 
 def test_requests_that_make_no_sense_are_refused(tokenizer, expected):

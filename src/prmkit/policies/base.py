@@ -58,6 +58,17 @@ class Completion(NamedTuple):
     error: str | None = None
 
 
+def given_each(n: int, **values: Sequence[int]) -> None:
+    """Refuse lists that are not as long as the list of prefixes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, found in values.items():
+        if len(found) != n:
+            raise ValueError(f"{len(found)} {name} for {n} prefixes; give one each")
+
+
 def failed(reason: str) -> Completion:
     """A completion that could not be drawn. It is no attempt: neither right nor wrong."""
     return Completion("", "error", 0, reason)
@@ -104,15 +115,15 @@ class Chooser(Policy, Protocol):
 
 
 class Drawn(NamedTuple):
-    """A completion with its tokens, and what it cost.
+    """A completion with its tokens, and what was read for it.
 
     Attributes:
-        completion: the completion.
-        ids: the tokens of its text without the end token; None where they do not spell exactly
-            the text, or are not known.
-        n_prompt: tokens of the prompt that were read for it, as a server bills them: the prompt of
-            a request counts with the request's first completion alone.
-        n_cached: of those, found in a cache and not computed.
+        completion: text and finish.
+        ids: tokens of its text, without the end token; None where they do not spell exactly the
+            text, such as where a stop text ended inside a token, or where they are not known.
+        n_prompt: tokens of its prompt, as servers bill them: the prompt of a request counts with
+            the request's first completion alone.
+        n_cached: of those, the ones that were found and not computed.
     """
 
     completion: Completion
@@ -123,17 +134,22 @@ class Drawn(NamedTuple):
 
 @runtime_checkable
 class TokenPolicy(Policy, Protocol):
-    """A policy that goes on from token ids: a search continues the very tokens that were drawn."""
+    """A policy that goes on from tokens, so that a search over texts pays for new tokens alone.
+
+    What is put together from a question's ids and the ids of pieces is what `complete` reads of
+    the same question and steps. Pieces that the policy wrote keep the tokens that it drew; their
+    text may be encoded in another way, of which nothing would be found in a cache.
+    """
 
     @property
     def takes_ids(self) -> bool:
-        """Whether it does here; a server may take text alone."""
+        """Whether it does; a server may not. Where not, the methods below raise `PolicyError`."""
 
     def question_ids(self, problem: Problem) -> list[int]:
-        """The token ids of a problem, up to where the answer begins."""
+        """Tokens of a question, up to where the answer begins."""
 
     def text_ids(self, text: str) -> list[int]:
-        """The token ids of a piece of the answer, as `complete` encodes steps."""
+        """Tokens of a piece of the answer, as `complete` encodes a step."""
 
     def continue_ids(
         self,
@@ -143,7 +159,19 @@ class TokenPolicy(Policy, Protocol):
         seeds: Sequence[int],
         first: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
-        """Draw `counts[i]` completions of prefix `i`; otherwise as `complete`."""
+        """Draw completions of tokens.
+
+        Args:
+            prefixes: token ids of each, from the question's first on; none is empty.
+            counts: completions of each prefix.
+            settings: how to draw.
+            seeds: one per prefix. A completion depends on its prefix, its seed and its number
+                alone: not on the others, and not on what was read before.
+            first: the number of the first completion of each prefix; by default 0.
+
+        Returns:
+            One list per prefix, of as many completions as its count.
+        """
 
 
 FINISH_OF: dict[CompletionFinish, Finish] = {

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prmkit.policies.reading import row_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,7 +27,10 @@ class Continuing(Protocol):
         """The logits [R, V] after one more token [R] of each completion, at its position [R]."""
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with some of the completions only."""
+        """Go on with some of the completions only; one that is named twice is two from here on."""
+
+    def own(self, row: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [L, K, T, D] of the first `n` tokens that a completion was given."""
 
 
 class Copied:
@@ -40,6 +45,7 @@ class Copied:
 
     def __init__(self, model: Any, cache: Any, mask: torch.Tensor, of_row: torch.Tensor):
         self._model, self._cache, self._mask = model, cache, mask
+        self._before = mask.shape[1]
         self.keep(of_row)
 
     def read(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -62,6 +68,10 @@ class Copied:
         """See `Continuing`."""
         self._cache.batch_select_indices(rows)
         self._mask = self._mask[rows]
+
+    def own(self, row: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Continuing`."""
+        return row_of(self._cache.layers, row, slice(self._before, self._before + n))
 
 
 def can_share(model: Any) -> bool:
@@ -163,6 +173,10 @@ class Shared:
             self._of_row = of_row
         self._place()
 
+    def own(self, row: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Continuing`."""
+        return row_of(self._layers, row, slice(0, n))
+
     def _place(self) -> None:
         """Where each completion stands in the table of prefixes by completions."""
         import torch
@@ -263,6 +277,7 @@ def _own_layer() -> Any:
         def keep(self, rows: torch.Tensor) -> None:
             if self.is_initialized:
                 self._keys, self._values = self._keys[rows], self._values[rows]
+                self.keys, self.values = self._keys[:, :, : self.n], self._values[:, :, : self.n]
 
     return Own
 

@@ -1,24 +1,34 @@
 """Any causal language model in a Hugging Face folder as a policy.
 
-The prefixes of a batch are read once, and where the model allows it their keys and values are kept
-once for the `n` completions of each, so that a prefix is never computed twice. Chance comes from
-one counter per completion, so a completion does not depend on its neighbours in the batch.
+What is shared is computed once. Keys and values of prefixes and completions are kept in a tree, so
+that a prefix whose beginning was read or written before costs its new tokens alone. Completions of
+one prefix are one row of the batch until they differ, and where the model allows it, they share the
+prefix's keys and values from there on, too. Chance comes from one counter per completion, so a
+completion does not depend on its neighbours in the batch, nor on what was kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prmkit.chat import encode_inside, encode_question, encode_text
+from prmkit.chat import encode_inside, encode_question, encode_text, spells
 from prmkit.checkpoints import load_causal_lm, load_tokenizer
 from prmkit.errors import InputTooLong, PolicyError
-from prmkit.policies.base import Completion, CompletionFinish, SamplingSettings
+from prmkit.policies.base import (
+    Completion,
+    CompletionFinish,
+    Drawn,
+    SamplingSettings,
+    given_each,
+)
 from prmkit.policies.continuing import Continuing, Copied, Shared, can_share
-from prmkit.records import Trajectory
+from prmkit.policies.reading import Ids, Read, Reader
+from prmkit.records import Problem, Trajectory
+from prmkit.settings import at_least
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +36,26 @@ if TYPE_CHECKING:
 _DROP = 7 / 8
 """Finished completions are dropped when no more than this share goes on: dropping costs a copy."""
 
+_Whole = np.ndarray[Any, np.dtype[np.int64]]
+
 _RUNNING, _EOS, _STOP, _LENGTH = 0, 1, 2, 3
 _FINISH: dict[int, CompletionFinish] = {_EOS: "eos", _STOP: "stop", _LENGTH: "length"}
+
+
+class _Job(NamedTuple):
+    """One completion.
+
+    Attributes:
+        prefix: token ids.
+        seed: of its prefix.
+        number: of the completion.
+        limit: tokens at most.
+    """
+
+    prefix: Ids
+    seed: int
+    number: int
+    limit: int
 
 
 class HFPolicy:
@@ -37,23 +65,44 @@ class HFPolicy:
         path: a folder with config, safetensors and a fast tokenizer.
         device: ``"cpu"``, ``"cuda"``, …; by default a GPU where there is one.
         max_rows: completions that are drawn at the same time.
+        max_kept: tokens whose keys and values are kept for later calls at most; 0 keeps none. By
+            default it is what fits into 2 GiB, at most 131,072: raise it for searches on large
+            models. Models with other than plain rotary attention keep none.
 
     Raises:
         CheckpointError: if the folder is not such a model.
     """
 
-    def __init__(self, path: Path | str, *, device: str | None = None, max_rows: int = 256):
+    takes_ids = True
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str | None = None,
+        max_rows: int = 256,
+        max_kept: int | None = None,
+    ):
+        at_least(1, max_rows=max_rows)
+        if max_kept is not None:
+            at_least(0, max_kept=max_kept)
         self._model, self._device = load_causal_lm(path, device)
         self._tokenizer = load_tokenizer(path)
         self.name = Path(path).name
         self._max_rows = max_rows
         self._shares = can_share(self._model)
+        self._reader = Reader(self._model, self._device, max_kept)
         eos = self._model.generation_config.eos_token_id
         if eos is None:
             eos = self._tokenizer.eos_token_id
         self._eos = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._token_texts: list[str] | None = None
+
+    @property
+    def computed(self) -> int:
+        """Tokens that went through the model so far; what fills up a batch is not counted."""
+        return self._reader.computed
 
     def complete(
         self,
@@ -68,20 +117,62 @@ class HFPolicy:
         Raises:
             InputTooLong: if a prefix leaves no room for a token in the model's context.
         """
-        if len(prefixes) != len(seeds):
-            raise ValueError(f"{len(seeds)} seeds for {len(prefixes)} prefixes; give one each")
         ids = [self._encode(prefix) for prefix in prefixes]
-        # Like lengths together: less padding.
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        results: dict[int, list[Completion]] = {i: [] for i in order}
-        begin = [0] * len(prefixes) if first is None else list(first)
-        jobs = [(i, begin[i] + j) for i in order for j in range(n)]
+        drawn = self.continue_ids(ids, [n] * len(ids), settings, seeds, first)
+        return [[one.completion for one in of_prefix] for of_prefix in drawn]
+
+    def question_ids(self, problem: Problem) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.question_ids`."""
+        return encode_question(self._tokenizer, problem)
+
+    def text_ids(self, text: str) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.text_ids`."""
+        return encode_text(self._tokenizer, text)
+
+    def continue_ids(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """See `prmkit.policies.base.TokenPolicy.continue_ids`.
+
+        A prefix is read once for all completions that are drawn at the same time, and they are
+        one request.
+
+        Raises:
+            InputTooLong: if a prefix leaves no room for a token in the model's context.
+        """
+        begin = [0] * len(prefixes) if first is None else first
+        given_each(len(prefixes), counts=counts, seeds=seeds, first=begin)
+        rows = [tuple(ids) for ids in prefixes]
+        limits = []
+        for i, ids in enumerate(rows):
+            self._fits(len(ids), f"prefix {i}")
+            room = settings.max_new_tokens if self._context is None else self._context - len(ids)
+            # Each row has its own limit, so that a long neighbour does not shorten it.
+            limits.append(min(settings.max_new_tokens, room))
+        # Like lengths together: less padding. And what is alike, so that it is read once.
+        order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rows[i]))
+        jobs = [(i, begin[i] + j) for i in order for j in range(counts[i])]
+        results: list[list[Drawn]] = [[] for _ in rows]
         for at in range(0, len(jobs), self._max_rows):
             batch = jobs[at : at + self._max_rows]
-            drawn = self._draw(ids, batch, settings, seeds)
-            for (i, _), completion in zip(batch, drawn, strict=True):
-                results[i].append(completion)
-        return [results[i] for i in range(len(prefixes))]
+            unique = list(dict.fromkeys(rows[i] for i, _ in batch))
+            some = [_Job(rows[i], seeds[i], number, limits[i]) for i, number in batch]
+            drawn, n_found = self._draw(unique, some, settings)
+            cached = dict(zip(unique, n_found, strict=True))
+            asked: set[int] = set()
+            for (i, _), one in zip(batch, drawn, strict=True):
+                if i not in asked:
+                    asked.add(i)
+                    one = one._replace(n_prompt=len(rows[i]), n_cached=cached[rows[i]])
+                    # The next who asks for the same has nothing left to compute.
+                    cached[rows[i]] = len(rows[i])
+                results[i].append(one)
+        return results
 
     def choose(self, prefixes: Sequence[Trajectory], choices: Sequence[str]) -> list[list[float]]:
         """Of each prefix, how likely each choice is as its next token, among the choices alone.
@@ -106,136 +197,141 @@ class HFPolicy:
                 "different tokens"
             )
         columns = [token for (token,) in first]
-        found: list[list[float]] = []
-        ids = [self._encode(prefix) for prefix in prefixes]
+        ids = [tuple(self._encode(prefix)) for prefix in prefixes]
+        unique = list(dict.fromkeys(ids))
+        found: dict[Ids, list[float]] = {}
         with torch.inference_mode():
-            for at in range(0, len(ids), self._max_rows):
-                batch = ids[at : at + self._max_rows]
-                logits, _, _ = self._prefill(batch, max(len(row) for row in batch))
-                found += logits[:, columns].float().softmax(dim=-1).cpu().tolist()
-        return found
+            for at in range(0, len(unique), self._max_rows):
+                batch = unique[at : at + self._max_rows]
+                read = self._reader.read(batch)
+                chances = read.logits[:, columns].float().softmax(dim=-1).cpu().tolist()
+                found |= {prefix: chances[row] for prefix, row in zip(batch, read.row, strict=True)}
+        return [list(found[prefix]) for prefix in ids]
 
     def _encode(self, prefix: Trajectory) -> list[int]:
-        ids = encode_question(self._tokenizer, prefix.problem)
+        ids = self.question_ids(prefix.problem)
         for index, step in enumerate(prefix.steps):
-            ids += encode_text(self._tokenizer, (prefix.separator if index else "") + step.text)
-        if self._context is not None and len(ids) >= self._context:
-            raise InputTooLong(
-                f"the prefix of problem {prefix.problem.id!r} has {len(ids)} tokens; "
-                f"{self.name!r} reads at most {self._context}. Shorten the question or the steps"
-            )
+            ids += self.text_ids((prefix.separator if index else "") + step.text)
+        self._fits(len(ids), f"the prefix of problem {prefix.problem.id!r}")
         return ids
 
+    def _fits(self, length: int, prefix: str) -> None:
+        if length == 0:
+            raise ValueError(f"{prefix} has no token; begin with those of a question")
+        if self._context is not None and length >= self._context:
+            raise InputTooLong(
+                f"{prefix} has {length} tokens; {self.name!r} reads at most {self._context}. "
+                "Shorten the question or the steps"
+            )
+
     def _draw(
-        self,
-        ids: list[list[int]],
-        jobs: list[tuple[int, int]],
-        settings: SamplingSettings,
-        seeds: Sequence[int],
-    ) -> list[Completion]:
-        """Draw one completion per job ``(prefix, number)``, all at the same time."""
+        self, prefixes: Sequence[Ids], jobs: Sequence[_Job], settings: SamplingSettings
+    ) -> tuple[list[Drawn], list[int]]:
+        """One completion per job, all at the same time; of each prefix, the tokens found."""
         import torch
 
-        unique = sorted({i for i, _ in jobs})
-        width = max(len(ids[i]) for i in unique)
-        # Each row has its own limit, so that a long neighbour does not shorten it.
-        limits = np.full(len(jobs), settings.max_new_tokens)
-        if self._context is not None:
-            limits = np.minimum(limits, [self._context - len(ids[i]) for i, _ in jobs])
-        chance = np.stack([_uniforms(seeds[i], j, limits.max()) for i, j in jobs])
+        limit = max(job.limit for job in jobs)
+        chance = np.stack([_uniforms(job.seed, job.number, limit) for job in jobs])
         uniforms = torch.from_numpy(chance).to(self._device)
         with torch.inference_mode():
-            logits, cache, mask = self._prefill([ids[i] for i in unique], width)
-            place = {i: row for row, i in enumerate(unique)}
-            of_row = torch.tensor([place[i] for i, _ in jobs], device=self._device)
-            going: Continuing = (
-                Shared(self._model, cache, mask, of_row, int(limits.max()))
-                if self._shares
-                else Copied(self._model, cache, mask, of_row)
-            )
-            starts = mask.sum(1)[of_row]
-            return self._decode(logits[of_row], going, starts, uniforms, settings, limits)
-
-    def _prefill(self, ids: list[list[int]], width: int) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Read the prefixes, padded on the left; the logits of their last tokens and the cache."""
-        import torch
-        from transformers import DynamicCache
-
-        tokens = torch.zeros(len(ids), width, dtype=torch.long)
-        mask = torch.zeros(len(ids), width, dtype=torch.long)
-        for row, prefix in enumerate(ids):
-            tokens[row, width - len(prefix) :] = torch.tensor(prefix)
-            mask[row, width - len(prefix) :] = 1
-        tokens, mask = tokens.to(self._device), mask.to(self._device)
-        cache = DynamicCache(config=self._model.config)
-        out = self._model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1], cache, mask
+            read = self._reader.read(prefixes)
+            written, lengths, finish = self._decode(read, prefixes, jobs, uniforms, settings)
+        return [
+            self._drawn(tokens[:length].tolist(), _FINISH[end], settings)
+            for tokens, length, end in zip(written, lengths, finish, strict=True)
+        ], read.n_found
 
     def _decode(
         self,
-        logits: torch.Tensor,
-        going: Continuing,
-        starts: torch.Tensor,
+        read: Read,
+        prefixes: Sequence[Ids],
+        jobs: Sequence[_Job],
         uniforms: torch.Tensor,
         settings: SamplingSettings,
-        limits: np.ndarray[Any, np.dtype[Any]],
-    ) -> list[Completion]:
-        """Draw token by token, from the logits after the prefixes, of lengths `starts`."""
+    ) -> tuple[torch.Tensor, _Whole, _Whole]:
+        """Draw token by token: the tokens [N, T] of N jobs, how many are valid, how they ended."""
         import torch
 
-        n_rows, limit = logits.shape[0], int(limits.max())
-        row_of = torch.arange(n_rows, device=self._device)
-        rows = np.arange(n_rows)
-        written = torch.zeros(n_rows, limit, dtype=torch.long)
-        lengths, finish = np.zeros(n_rows, dtype=int), np.full(n_rows, _RUNNING)
+        limits = np.array([job.limit for job in jobs])
+        written = torch.zeros(len(jobs), int(limits.max()), dtype=torch.long)
+        lengths, finish = np.zeros(len(jobs), dtype=int), np.full(len(jobs), _RUNNING)
         eos = np.array(sorted(self._eos), dtype=np.int64)
         may_stop = self._may_stop(settings.stop)
-        for t in range(limit):
-            tokens = pick(logits, uniforms[row_of, t], settings.temperature, settings.top_p)
-            drawn = tokens.cpu()
-            running = finish[rows] == _RUNNING
-            now = rows[running]
-            written[now, t] = drawn[running]
-            lengths[now] = t + 1
-            finish[now[np.isin(drawn.numpy()[running], eos)]] = _EOS
+        row_of_prefix = dict(zip(prefixes, read.row, strict=True))
+        rows = _Rows(np.array([row_of_prefix[job.prefix] for job in jobs]))
+        going: Continuing | None = None
+        starts = read.mask.sum(1)
+        logits, vocabulary = read.logits, read.logits.shape[-1]
+        for t in range(written.shape[1]):
+            who = rows.who
+            tokens = pick(
+                rows.each(logits), rows.each_job(uniforms[:, t]), settings.temperature,
+                settings.top_p,
+            ).cpu()  # fmt: skip
+            drawn = tokens.numpy()
+            written[who, t] = tokens
+            lengths[who] = t + 1
+            finish[who[np.isin(drawn, eos)]] = _EOS
             if may_stop is not None:
-                for row in now[may_stop[drawn].numpy()[running]]:
-                    if finish[row] == _RUNNING and self._stopped(written[row, : t + 1], settings):
-                        finish[row] = _STOP
+                for job in who[may_stop[tokens].numpy()]:
+                    if finish[job] == _RUNNING and self._stopped(written[job, : t + 1], settings):
+                        finish[job] = _STOP
             finish[(limits == t + 1) & (finish == _RUNNING)] = _LENGTH
-            alive = np.flatnonzero(finish[rows] == _RUNNING)
-            if len(alive) == 0:
+            source, following = rows.go_on(finish[who] == _RUNNING, drawn, vocabulary)
+            if len(rows.who) == 0:
                 break
-            if len(alive) <= _DROP * len(rows):
-                kept = torch.from_numpy(alive).to(self._device)
-                going.keep(kept)
-                row_of, tokens, starts, rows = row_of[kept], tokens[kept], starts[kept], rows[alive]
+            if source is not None:
+                chosen = torch.from_numpy(source).to(self._device)
+                starts = starts[chosen]
+                if going is None:
+                    going = self._begin(read, chosen, written.shape[1])
+                else:
+                    self._keep(going, rows.left, jobs, written, lengths)
+                    going.keep(chosen)
+            assert going is not None
             # Rows that wait to be dropped must not read beyond the model's context.
             positions = starts + t
             if self._context is not None:
                 positions = positions.clamp(max=self._context - 1)
-            logits = going.read(tokens, positions)
-        return [
-            self._completion(written[row, : lengths[row]].tolist(), _FINISH[finish[row]], settings)
-            for row in range(n_rows)
-        ]
+            logits = going.read(torch.from_numpy(following).to(self._device), positions)
+            self._reader.computed += rows.n_running
+        if going is not None:
+            self._keep(going, [*enumerate(rows.told)], jobs, written, lengths)
+        return written, lengths, finish
 
-    def _completion(
+    def _begin(self, read: Read, of_row: torch.Tensor, room: int) -> Continuing:
+        if self._shares:
+            return Shared(self._model, read.cache, read.mask, of_row, room)
+        return Copied(self._model, read.cache, read.mask, of_row)
+
+    def _keep(
+        self,
+        going: Continuing,
+        rows: Sequence[tuple[int, int]],
+        jobs: Sequence[_Job],
+        written: torch.Tensor,
+        lengths: _Whole,
+    ) -> None:
+        """Keep what was read in rows that end, each with one of the jobs that ended there."""
+        if not self._reader.keeps:
+            return
+        for row, job in rows:
+            # The last token that is drawn is not read.
+            if (n := int(lengths[job]) - 1) > 0:
+                prefix = jobs[job].prefix
+                ids = prefix + tuple(written[job, :n].tolist())
+                self._reader.keep(ids, len(prefix), *going.own(row, n))
+
+    def _drawn(
         self, tokens: list[int], finish: CompletionFinish, settings: SamplingSettings
-    ) -> Completion:
+    ) -> Drawn:
         shown = tokens[:-1] if finish == "eos" else tokens
         text = self._text(shown)
         if finish == "stop":
             # The token that completed the stop text may hold more.
             text = text[: min(_ends(text, settings.stop))]
-        return Completion(text, finish, len(tokens))
+        exact = spells(self._tokenizer, shown, text)
+        return Drawn(Completion(text, finish, len(tokens)), tuple(shown) if exact else None)
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(
@@ -266,6 +362,78 @@ class HFPolicy:
                 for text in self._token_texts
             ]
         )
+
+
+class _Rows:
+    """Which completions stand in which row of the batch.
+
+    Completions with the same prefix and the same tokens so far share a row.
+
+    Args:
+        at: the row of each completion.
+    """
+
+    def __init__(self, at: _Whole):
+        self.who: _Whole = np.arange(len(at))
+        """The completions that go on."""
+        self._at = at
+        self.told: _Whole = np.zeros(at.max() + 1, dtype=int)
+        """Of each row, one of the completions that stand there or, at its end, stood there."""
+        self.told[at] = self.who
+        self.left: list[tuple[int, int]] = []
+        """Rows that the last step has ended, with that completion."""
+        self.n_running = len(self.told)
+        """Rows in which some completion goes on."""
+        self._begun = False
+
+    def each(self, logits: torch.Tensor) -> torch.Tensor:
+        """[N, V] of N completions, from [R, V] of R rows."""
+        return _selected(logits, self._at)
+
+    def each_job(self, table: torch.Tensor) -> torch.Tensor:
+        """Of what each completion has, that of those that go on."""
+        return _selected(table, self.who)
+
+    def go_on(
+        self, goes: np.ndarray[Any, np.dtype[np.bool_]], drawn: _Whole, vocabulary: int
+    ) -> tuple[_Whole | None, _Whole]:
+        """After a token was drawn for each completion.
+
+        Args:
+            goes: which of them go on.
+            drawn: their tokens.
+            vocabulary: tokens that there are.
+
+        Returns:
+            The old row of each new one, or None where the rows stay; and the token that each row
+            is to read.
+        """
+        self.who, at, drawn = self.who[goes], self._at[goes], drawn[goes]
+        if len(self.who) == 0:
+            return None, drawn
+        _, some, place = np.unique(at * vocabulary + drawn, return_index=True, return_inverse=True)
+        source, following = at[some], drawn[some]
+        self.n_running = len(source)
+        stays = len(np.unique(source)) == len(source) > _DROP * len(self.told)
+        if self._begun and stays:
+            self._at = at
+            self.told[source] = self.who[some]
+            read = np.zeros(len(self.told), dtype=following.dtype)
+            read[source] = following
+            return None, read
+        self._begun = True
+        gone = np.setdiff1d(np.arange(len(self.told)), source)
+        self.left = list(zip(gone.tolist(), self.told[gone].tolist(), strict=True))
+        self._at, self.told = place, self.who[some]
+        return source, following
+
+
+def _selected(table: torch.Tensor, rows: _Whole) -> torch.Tensor:
+    import torch
+
+    if np.array_equal(rows, np.arange(len(table))):
+        return table
+    return table[torch.from_numpy(rows).to(table.device)]
 
 
 def _ends(text: str, stop: tuple[str, ...]) -> list[int]:

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from prmkit.chat import Tokenizer, encode_text
+from prmkit.chat import Tokenizer, encode_question, encode_text
 from prmkit.endpoint import Endpoint
 from prmkit.errors import BackendError, InputTooLong, PolicyError, RequestRefused
 from prmkit.ledger import seed_for
-from prmkit.policies.base import Completion, SamplingSettings, failed
+from prmkit.policies.base import Completion, Drawn, SamplingSettings, failed, given_each
 from prmkit.policies.parallel import in_threads
 from prmkit.policies.probe import probe
 from prmkit.policies.wire import (
@@ -32,9 +32,11 @@ from prmkit.policies.wire import (
     body_of,
     completion_of,
     prompt_of,
+    prompt_of_ids,
     read_answer,
+    spelled_by,
 )
-from prmkit.records import Trajectory
+from prmkit.records import Problem, Trajectory
 from prmkit.settings import at_least
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,10 @@ class _Job(NamedTuple):
     prefix: int
     first: int
     n: int
+
+
+def _none_drawn(reason: str, n: int) -> list[Drawn]:
+    return [Drawn(failed(reason))] * n
 
 
 class OpenAIPolicy:
@@ -136,15 +142,89 @@ class OpenAIPolicy:
             InputTooLong: if a prefix leaves no room for a token in the model's context.
             PolicyError: if the server was seen to be unable to do what is asked for.
         """
-        if len(prefixes) != len(seeds):
-            raise ValueError(f"{len(seeds)} seeds for {len(prefixes)} prefixes; give one each")
+        begin = [0] * len(prefixes) if first is None else first
+        given_each(len(prefixes), seeds=seeds, first=begin)
         self._check(settings)
         prompts = [self._prompt(prefix) for prefix in prefixes]
-        begin = [0] * len(prefixes) if first is None else list(first)
+        drawn = self._draw(prompts, [n] * len(prompts), settings, seeds, begin)
+        return [[one.completion for one in of_prefix] for of_prefix in drawn]
+
+    @property
+    def takes_ids(self) -> bool:
+        """See `prmkit.policies.base.TokenPolicy.takes_ids`."""
+        return self._tokenizer is not None and self.capabilities.continuation == "token_ids"
+
+    def question_ids(self, problem: Problem) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.question_ids`.
+
+        Raises:
+            PolicyError: if the server does not take token ids, or there is no tokenizer here.
+        """
+        return encode_question(self._reading_ids(), problem)
+
+    def text_ids(self, text: str) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.text_ids`.
+
+        Raises:
+            PolicyError: if the server does not take token ids, or there is no tokenizer here.
+        """
+        return encode_text(self._reading_ids(), text)
+
+    def continue_ids(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """See `prmkit.policies.base.TokenPolicy.continue_ids`.
+
+        A completion that the server does not give after all retries has the finish ``error``.
+        What was read for the completions together is what `usage` counts of their requests.
+
+        Raises:
+            InputTooLong: if a prefix leaves no room for a token in the model's context.
+            PolicyError: if the server does not take token ids, there is no tokenizer here, or the
+                server was seen to be unable to do what is asked for.
+        """
+        begin = [0] * len(prefixes) if first is None else first
+        given_each(len(prefixes), counts=counts, seeds=seeds, first=begin)
+        self._reading_ids()
+        self._check(settings)
+        for i, ids in enumerate(prefixes):
+            self._fits(len(ids), f"prefix {i}")
+        prompts = [prompt_of_ids(ids) for ids in prefixes]
+        return self._draw(prompts, counts, settings, seeds, begin)
+
+    def _reading_ids(self) -> Tokenizer:
+        """The tokenizer, where the server takes its ids."""
+        if self._tokenizer is None or not self.takes_ids:
+            lacks = (
+                "there is no tokenizer here"
+                if self._tokenizer is None
+                else f"it takes prompts as {self.capabilities.continuation}"
+            )
+            raise PolicyError(
+                f"{self._endpoint.shown} is given no token ids: {lacks}. Serve the model with "
+                "vLLM, SGLang or llama.cpp and give its tokenizer, or use `complete`, which needs "
+                "neither"
+            )
+        return self._tokenizer
+
+    def _draw(
+        self,
+        prompts: Sequence[Prompt | str],
+        counts: Sequence[int],
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        begin: Sequence[int],
+    ) -> list[list[Drawn]]:
+        """Completions of prompts; of one that there is not, why, as their error."""
         step = self._per_request(settings)
         jobs = [
             _Job(i, number, min(step, begin[i] + n - number))
-            for i in range(len(prefixes))
+            for i, n in enumerate(counts)
             # Without chance one completion is all of them.
             for number in range(
                 begin[i], begin[i] + (n if settings.temperature else min(n, 1)), step
@@ -153,31 +233,35 @@ class OpenAIPolicy:
         cancelled = threading.Event()
         unreached: set[int] = set()
 
-        def draw(job: _Job) -> list[Completion]:
+        def draw(job: _Job) -> list[Drawn]:
             prompt = prompts[job.prefix]
             if isinstance(prompt, str):
-                return [failed(prompt)] * job.n
+                return _none_drawn(prompt, job.n)
             if len(unreached) >= UNREACHED:
-                return [
-                    failed(f"not asked for: {UNREACHED} prefixes in a row got no answer")
-                ] * job.n
+                return _none_drawn(
+                    f"not asked for: {UNREACHED} prefixes in a row got no answer", job.n
+                )
             try:
                 with self._room:
                     drawn = self._request(prompt, job, settings, seeds[job.prefix], cancelled)
-            except (BackendError, PolicyError) as error:
+            except BackendError as error:
                 # Who refuses is there; it is this prompt that it does not like.
-                if not isinstance(error, (RequestRefused, PolicyError)):
+                if not isinstance(error, RequestRefused):
                     unreached.add(job.prefix)
-                return [failed(str(error))] * job.n
+                return _none_drawn(str(error), job.n)
             unreached.clear()
             return drawn
 
-        results: list[list[Completion]] = [[] for _ in prefixes]
+        results: list[list[Drawn]] = [[] for _ in prompts]
         for job, drawn in zip(
             jobs, in_threads(draw, jobs, self._concurrency, cancelled), strict=True
         ):
             results[job.prefix] += drawn
-        return results if settings.temperature else [found * n for found in results]
+        if not settings.temperature:
+            for found, n in zip(results, counts, strict=True):
+                # What was read, was read once.
+                found += [one._replace(n_prompt=0, n_cached=0) for one in found] * (n - 1)
+        return results
 
     def _check(self, settings: SamplingSettings) -> None:
         """Refuse what would silently go wrong."""
@@ -210,13 +294,19 @@ class OpenAIPolicy:
             prompt = prompt_of(can, self._tokenizer, prefix.problem, pieces)
         except PolicyError as error:
             return str(error)
-        if can.context is not None and prompt.ids is not None and len(prompt.ids) >= can.context:
-            raise InputTooLong(
-                f"the prefix of problem {prefix.problem.id!r} has {len(prompt.ids)} tokens; "
-                f"{self.name!r} reads at most {can.context} on {self._endpoint.shown}. Shorten "
-                "the question or the steps"
-            )
+        if prompt.ids is not None:
+            self._fits(len(prompt.ids), f"the prefix of problem {prefix.problem.id!r}")
         return prompt
+
+    def _fits(self, length: int, prefix: str) -> None:
+        context = self.capabilities.context
+        if length == 0:
+            raise ValueError(f"{prefix} has no token; begin with those of a question")
+        if context is not None and length >= context:
+            raise InputTooLong(
+                f"{prefix} has {length} tokens; {self.name!r} reads at most {context} on "
+                f"{self._endpoint.shown}. Shorten the question or the steps"
+            )
 
     def _per_request(self, settings: SamplingSettings) -> int:
         """How many completions one request may ask for without a change in what is drawn."""
@@ -232,7 +322,7 @@ class OpenAIPolicy:
         settings: SamplingSettings,
         seed: int,
         cancelled: threading.Event,
-    ) -> list[Completion]:
+    ) -> list[Drawn]:
         can = self.capabilities
         limit = settings.max_new_tokens
         if can.context is not None and prompt.ids is not None:
@@ -252,15 +342,37 @@ class OpenAIPolicy:
             can.route, body, partial(read_answer, can, n=job.n), cancelled
         )
         self._count(answer)
+        try:
+            drawn = self._read(answer, prompt, settings, limit)
+        except PolicyError as error:
+            drawn = _none_drawn(str(error), job.n)
+        # Answered is paid for, whatever the answer is good for.
+        drawn[0] = drawn[0]._replace(
+            n_prompt=answer.prompt_tokens or 0, n_cached=answer.cached_tokens or 0
+        )
+        return drawn
+
+    def _read(
+        self, answer: Answer, prompt: Prompt, settings: SamplingSettings, limit: int
+    ) -> list[Drawn]:
+        """The completions of an answer."""
+        can = self.capabilities
         if can.route != "/v1/chat/completions" and answer.prompt_tokens != len(prompt.ids or []):
             raise PolicyError(
                 f"{self._endpoint.shown} read {answer.prompt_tokens} tokens where the prompt has "
                 f"{len(prompt.ids or [])}: it serves another tokenizer than the one here"
             )
-        return [
-            completion_of(can, choice, settings.stop, min(limit, self._n_tokens(answer, choice)))
-            for choice in answer.choices
-        ]
+        drawn = []
+        for choice in answer.choices:
+            n_tokens = min(limit, self._n_tokens(answer, choice))
+            completion = completion_of(can, choice, settings.stop, n_tokens)
+            ids = (
+                None
+                if self._tokenizer is None
+                else spelled_by(self._tokenizer, choice.ids, completion)
+            )
+            drawn.append(Drawn(completion, ids))
+        return drawn
 
     def _n_tokens(self, answer: Answer, choice: Choice) -> int:
         """Tokens of one completion: as the server counts them, else as the tokenizer here does.
@@ -270,8 +382,8 @@ class OpenAIPolicy:
         """
         if len(answer.choices) == 1 and answer.completion_tokens is not None:
             return answer.completion_tokens
-        if choice.n_tokens is not None:
-            return choice.n_tokens
+        if choice.ids is not None:
+            return len(choice.ids)
         if self._tokenizer is not None:
             return len(encode_text(self._tokenizer, choice.text)) + (choice.finish == "stop")
         if answer.completion_tokens is None:

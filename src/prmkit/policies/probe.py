@@ -61,7 +61,8 @@ NEUTRAL: dict[Route, dict[str, Any]] = {
     | {"return_token_ids": True},
     "/v1/chat/completions": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     | {"return_token_ids": True},
-    "/completion": {"top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": True},
+    "/completion": {"top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": True}
+    | {"return_tokens": True},
 }
 """Fields that turn off what nobody asked for, and that show token ids; sent where taken."""
 
@@ -466,7 +467,7 @@ def _several(draw: _Draw, can: Capabilities) -> Capabilities:
     single = [_heated(draw, can, 1.0, SEEDS[0] + i) for i in range(2)]
     if [c.text for c in choices] != single:
         return _told(can, "n_seeds", "they are not those of single requests")
-    if any(c.n_tokens is None for c in choices):
+    if any(c.ids is None for c in choices):
         return _told(can, "n_seeds", "they are those of single requests, but not counted each")
     how = "they are those of single requests with seeds counted up"
     return _told(can, "n_seeds", how, n_seeds=True)

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from prmkit.policies.base import Completion, CompletionFinish, SamplingSettings
-from prmkit.records import Trajectory
+from prmkit.errors import PolicyError
+from prmkit.policies.base import (
+    Completion,
+    CompletionFinish,
+    Drawn,
+    SamplingSettings,
+    given_each,
+)
+from prmkit.records import Problem, Step, Trajectory
 
 Script = Callable[[Trajectory, random.Random], str]
 """From a prefix and a source of chance to the whole rest of the text."""
 
 
+MARK = 0x110000
+"""The token around a question's text: the first number that is no character."""
+
+
 class ScriptedPolicy:
     """A policy whose words a function decides; one character is one token.
 
-    It keeps to the settings as any policy does: it stops at stop texts and at the limit.
+    It keeps to the settings as any policy does: it stops at stop texts and at the limit. A
+    question's tokens are its id, a mark, its text and a mark, so that two that read alike differ.
 
     Args:
         script: gives the whole rest of the solution after a prefix.
         name: written into the trajectories.
+        split: cuts the answer so far into steps, where it comes as tokens; by default at the ends
+            of lines.
     """
 
-    def __init__(self, script: Script, name: str = "scripted"):
+    takes_ids = True
+
+    def __init__(
+        self,
+        script: Script,
+        name: str = "scripted",
+        split: Callable[[str], Sequence[str]] | None = None,
+    ):
         self._script = script
+        self._split = split or partial(str.splitlines, keepends=True)
         self.name = name
         self.requests: list[tuple[Trajectory, int]] = []
+        self._problems: dict[tuple[int, ...], Problem] = {}
 
     def complete(
         self,
@@ -36,22 +60,74 @@ class ScriptedPolicy:
         first: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """See `prmkit.policies.base.Policy.complete`."""
-        self.requests += [(prefix, n) for prefix in prefixes]
+        begin = [0] * len(prefixes) if first is None else first
+        given_each(len(prefixes), seeds=seeds, first=begin)
         return [
-            [
-                # At temperature 0 there is no chance at all.
-                _cut(
-                    self._script(
-                        prefix,
-                        random.Random(f"{seed}/{i}" if settings.temperature else "greedy"),
-                    ),
-                    settings,
-                )
-                for i in range(begin, begin + n)
-            ]
-            for prefix, seed, begin in zip(
-                prefixes, seeds, [0] * len(prefixes) if first is None else first, strict=True
+            self._completions(prefix, n, settings, seed, number)
+            for prefix, seed, number in zip(prefixes, seeds, begin, strict=True)
+        ]
+
+    def question_ids(self, problem: Problem) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.question_ids`."""
+        ids = [*map(ord, problem.id), MARK, *map(ord, problem.text), MARK]
+        self._problems[tuple(ids)] = problem
+        return ids
+
+    def text_ids(self, text: str) -> list[int]:
+        """See `prmkit.policies.base.TokenPolicy.text_ids`."""
+        return [*map(ord, text)]
+
+    def continue_ids(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """See `prmkit.policies.base.TokenPolicy.continue_ids`.
+
+        Raises:
+            PolicyError: if a prefix does not begin with what `question_ids` gave.
+        """
+        begin = [0] * len(prefixes) if first is None else first
+        given_each(len(prefixes), counts=counts, seeds=seeds, first=begin)
+        drawn = []
+        for ids, n, seed, number in zip(prefixes, counts, seeds, begin, strict=True):
+            completions = self._completions(self._trajectory(ids), n, settings, seed, number)
+            drawn.append(
+                [
+                    Drawn(one, tuple(map(ord, one.text)), len(ids) if i == 0 else 0)
+                    for i, one in enumerate(completions)
+                ]
             )
+        return drawn
+
+    def _trajectory(self, ids: Sequence[int]) -> Trajectory:
+        marks = [at for at, token in enumerate(ids) if token == MARK]
+        end = marks[1] + 1 if len(marks) > 1 else len(ids)
+        problem = self._problems.get(tuple(ids[:end]))
+        if problem is None:
+            raise PolicyError(
+                f"{self.name!r} knows no question with the tokens {list(ids[:8])!r}…; begin a "
+                "prefix with what its question_ids gave"
+            )
+        pieces = self._split("".join(map(chr, ids[end:])))
+        return Trajectory(problem=problem, steps=tuple(Step(text=text) for text in pieces))
+
+    def _completions(
+        self, prefix: Trajectory, n: int, settings: SamplingSettings, seed: int, begin: int
+    ) -> list[Completion]:
+        self.requests.append((prefix, n))
+        return [
+            # At temperature 0 there is no chance at all.
+            _cut(
+                self._script(
+                    prefix, random.Random(f"{seed}/{i}" if settings.temperature else "greedy")
+                ),
+                settings,
+            )
+            for i in range(begin, begin + n)
         ]
 
 

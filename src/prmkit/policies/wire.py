@@ -19,6 +19,7 @@ from prmkit.chat import (
     encode_text,
     messages_of,
     question_text,
+    spells,
 )
 from prmkit.endpoint import FaultyAnswer
 from prmkit.errors import PolicyError
@@ -38,6 +39,9 @@ CHAT_FLAGS: dict[Continuation, dict[str, Any]] = {
 
 STOP_FIELDS = ("stop_reason", "matched_stop", "stopping_word")
 """Where servers say which stop text ended a text: vLLM, SGLang, llama.cpp."""
+
+ID_FIELDS = ("token_ids", "tokens")
+"""Where servers show the tokens that they drew: vLLM, llama.cpp."""
 
 FINISHES = {"stop": "stop", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop"} | {
     "word": "stop",
@@ -125,13 +129,13 @@ class Choice(NamedTuple):
         text: new text.
         finish: ``stop`` or ``length``.
         matched: the stop text that ended it, where the server says so.
-        n_tokens: drawn, where its token ids are there.
+        ids: drawn, where the server shows them; some show the end token, too.
     """
 
     text: str
     finish: str
     matched: str | None
-    n_tokens: int | None
+    ids: tuple[int, ...] | None
 
 
 class Answer(NamedTuple):
@@ -307,10 +311,10 @@ def _choice(text: Any, finish: Any, told: Mapping[str, Any]) -> Choice:
     if not isinstance(finish, str) or finish not in FINISHES:
         raise FaultyAnswer(f"a completion ended by {finish!r:.100}")
     matched = next((told[k] for k in STOP_FIELDS if isinstance(told.get(k), str) and told[k]), None)
-    ids = told.get("token_ids")
-    return Choice(
-        text, FINISHES[finish], matched, len(ids) if isinstance(ids, list) and ids else None
-    )
+    ids = next((told[k] for k in ID_FIELDS if isinstance(told.get(k), list) and told[k]), None)
+    if ids is not None and not all(type(token) is int for token in ids):
+        raise FaultyAnswer(f"the token ids are {ids!r:.100}")
+    return Choice(text, FINISHES[finish], matched, None if ids is None else tuple(ids))
 
 
 def _count(value: Any, name: str) -> int | None:
@@ -319,6 +323,22 @@ def _count(value: Any, name: str) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise FaultyAnswer(f"{name} is {value!r:.100}")
     return value
+
+
+def prompt_of_ids(ids: Sequence[int]) -> Prompt:
+    """A prompt of token ids, for a server that takes them."""
+    return Prompt(list(ids), None, [], True)
+
+
+def spelled_by(
+    tokenizer: Tokenizer, ids: Sequence[int] | None, completion: Completion
+) -> tuple[int, ...] | None:
+    """The token ids of a completion's text, of those that a server shows; None if not exactly."""
+    if ids is None:
+        return None
+    # The end token is no part of the text.
+    cuts = (ids, ids[:-1]) if completion.finish == "eos" else (ids,)
+    return next((tuple(cut) for cut in cuts if spells(tokenizer, cut, completion.text)), None)
 
 
 def completion_of(

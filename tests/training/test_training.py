@@ -9,7 +9,7 @@ import pytest
 
 from prmkit.checkpoints import load_tokenizer, read_note
 from prmkit.errors import InvalidRecord, InvalidSetting, NothingToMeasure, RunFolderError
-from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
+from prmkit.records import Problem, Record, Step, StepLabels, Trajectory, Unscored
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.families.step_end import STEP_END_FAMILY
 from prmkit.training.batches import BatchSettings
@@ -78,10 +78,12 @@ def test_what_cannot_be_trained_on_is_named_or_counted(tiny_lm):
     bare = Record(trajectory=record("x", [1]).trajectory)
     with pytest.raises(InvalidRecord, match="has no labels"):
         examples_of([bare], tokenizer)
-    records = [record("a", [1]), record("b", [None]), record("c" * 200, [1])]
+    # Who was to label it could not, and says why: no fault of the file.
+    told = bare.replace(scores=(Unscored(reason="two places have one vote each"),))
+    records = [record("a", [1]), record("b", [None]), told, record("c" * 200, [1])]
     examples, dropped = examples_of(records, tokenizer, 100)
     assert len(examples) == 1
-    assert dropped == Dropped(unlabelled=1, too_long=1)
+    assert dropped == Dropped(unlabelled=2, too_long=1)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Math-Shepherd: a verifier from rollouts alone, that says + or - behind each step.
 
     python recipes/pipelines/math_shepherd.py OUT [--policy MODEL | --server URL] [--base MODEL]
-        [--data FILE --test FILE] [--problems 64] [--samples 4] [--rollouts 8] [--best-of 16]
+        [--data FILE --test FILE] [--problems 24] [--samples 4] [--rollouts 8] [--best-of 16]
 
 A policy solves training problems; each step is labelled by K of its completions, hard (any of them
 is right) and soft (the share that is); a language model learns from either to say one of two tokens
 behind each step; and the lowest step of a solution picks the best of N, against the majority.
 DATA and TEST are problems with answers, in any format that `prm convert` reads (GSM8K's files).
-Without them, policy, base and problems are the embedded world's, and learn in two minutes.
+Without them all is the embedded world's, whose small model learns next to nothing from so few
+solutions: what is shown there is the way, not what comes of it.
 
 Reference: Wang et al. 2023, arXiv:2312.08935 (K = 8; picking from 256; lowest step). Learning rate
 and batch for models of billions are those of RLHFlow's training of the same objective
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--split", default="line", help="where steps end; blank_line, …")
-    parser.add_argument("--problems", type=int, default=64)
+    parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--test-problems", type=int, default=40)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--rollouts", type=int, default=8)
@@ -113,8 +114,8 @@ def main() -> None:
                 kind="tokens",
                 # The tag of Math-Shepherd is one token to Mistral, and many to the embedded model.
                 family=options.family or ("rlhflow" if small else "math_shepherd"),
-                learning_rate=options.learning_rate or (1e-3 if small else 2e-6),
-                epochs=options.epochs or (4 if small else 1),
+                learning_rate=options.learning_rate or (5e-4 if small else 2e-6),
+                epochs=options.epochs or (3 if small else 1),
             )
             result = train(
                 list(labelled), settings, batches=BatchSettings(batch_size=8 if small else 32)

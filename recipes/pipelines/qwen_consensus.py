@@ -1,17 +1,17 @@
 """Qwen2.5-Math-PRM's recipe: labels by rollouts and by a judge, and only what both agree on.
 
     python recipes/pipelines/qwen_consensus.py OUT [--policy MODEL | --server URL] [--base MODEL]
-        [--judge MODEL | --judge-server URL] [--data FILE --test PROCESSBENCH] [--problems 96]
+        [--judge MODEL | --judge-server URL] [--data FILE --test PROCESSBENCH] [--problems 48]
 
 A policy's solutions are labelled by 8 completions of each step (right if any is, nothing after the
 first wrong one) and by a chat model that names the first wrong paragraph. Where both name the same
 one the solution is kept, and a head with two classes learns from it; so it does from each
 labeller's whole set. The three are measured on ProcessBench (TEST: its file or folder).
 
-Without --base all is the embedded world's: its policy, and its solutions as the benchmark. No model
-there judges in words, so without --judge or --judge-server the shipped PRM speaks in the judge's
-place: the first step below 0.5. Reference: Zhang et al. 2025, arXiv:2501.07301 (500,000 queries, 6
-to 8 solutions of each; 40 % survive; F1 40.1 of rollouts alone, 46.5 of the judge alone; after the
+Without these all is the embedded world's: its policy; its PRM, which is trained further; its
+solutions as the benchmark. No model there judges in words: the log-ratio of its base to its policy
+does, the first step below -1. Reference: Zhang et al. 2025, arXiv:2501.07301 (500,000 queries, 6 to
+8 solutions of each; 40 % survive; F1 40.1 of rollouts alone, 46.5 of the judge alone; after the
 filter 66.5). Their head has two layers and ours one; learning rate and batch are ours.
 """
 
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from prmkit import (
-    DiscriminativeScorer,
+    ImplicitScorer,
     PolicySettings,
     SamplingSettings,
     StepLabels,
@@ -41,7 +41,10 @@ from prmkit import (
     train,
 )
 from prmkit.embedded.benchmark import BENCHMARKS as EMBEDDED
+from prmkit.embedded.benchmark import make
 from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.judge import true_labels
+from prmkit.embedded.quickstart import LOG_RATIO_THRESHOLD
 from prmkit.embedded.world import problems
 from prmkit.evaluation import predicted_first_error
 from prmkit.evaluation.benchmarks import BENCHMARKS
@@ -86,15 +89,16 @@ def judged(options: argparse.Namespace, solutions: list[Trajectory]) -> Iterator
                 solutions, judge, policy, judge_by_answer, settings=drawing, ledger=ledger
             )
         return
-    scores = DiscriminativeScorer(WEIGHTS / "prm").score(solutions)
+    scores = ImplicitScorer(WEIGHTS / "base", WEIGHTS / "policy").score(solutions)
     for solution, scored in zip(solutions, scores, strict=True):
         if isinstance(scored, Unscored):
             yield Record(trajectory=solution, scores=(scored,))
             continue
-        n, first = len(solution.steps), predicted_first_error(scored.values)
+        n = len(solution.steps)
+        first = predicted_first_error(scored.values, LOG_RATIO_THRESHOLD)
         right = n if first is None else first
         values = (1.0,) * right + (0.0,) * (right < n) + (None,) * (n - right - 1)
-        labels = StepLabels(values=values, kind="hard", source="the shipped PRM")
+        labels = StepLabels(values=values, kind="hard", source="log-ratio")
         yield Record(trajectory=solution, labels=labels)
 
 
@@ -106,13 +110,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="problems with answers")
     parser.add_argument("--test", type=Path, help="ProcessBench's file or folder")
     parser.add_argument("--split", default="line", help="where steps end; blank_line, …")
-    parser.add_argument("--problems", type=int, default=96)
+    parser.add_argument("--problems", type=int, default=48)
     parser.add_argument("--test-problems", type=int, default=40, help="of the embedded world")
-    parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--critique-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--epochs", type=float, default=1)
     options = parser.parse_args()
     rolled = list(sampled(options))
     words = [r for r in judged(options, [r.trajectory for r in rolled]) if r.labels]
@@ -120,29 +124,27 @@ def main() -> None:
     kept = [one.record for one in agreed if one.outcome == "agree"]
     print(f"{len(kept)} of {len(rolled)} kept:", dict(Counter(one.outcome for one in agreed)))
 
-    if options.test:
-        known = BENCHMARKS["processbench"]
-        cases = known.read(options.test)
-    else:
-        known = EMBEDDED["embedded"]
-        assert known.make is not None
-        cases = known.make(options.test_problems)
+    known = BENCHMARKS["processbench"] if options.test else EMBEDDED["embedded"]
+    cases = known.read(options.test) if options.test else make(options.test_problems, split="test")
     asked = [case.record.trajectory for case in cases]
     small, judges = options.base is None, {}
+    if small:
+        judges["before"] = [Judgement(one) for one in load_scorer(WEIGHTS / "prm").score(asked)]
     for name, records in (("rollouts", rolled), ("judge", words), ("consensus", kept)):
         settings = TrainSettings(
-            base=options.base or str(WEIGHTS / "policy"),
+            base=options.base or str(WEIGHTS / "prm"),
             out=options.out / name,
-            learning_rate=options.learning_rate or (5e-4 if small else 1e-5),
+            learning_rate=options.learning_rate or (5e-5 if small else 1e-5),
             epochs=options.epochs,
         )
         result = train(records, settings, batches=BatchSettings(batch_size=16 if small else 128))
         print(f"{name}: {result.n_examples} solutions, {result.n_labels} labels, {result.out}")
+        if not options.data:
+            hits = [r.labels.first_error == true_labels(r.trajectory).first_error for r in records]
+            print(f"{name}: the first error is the true one in {sum(hits) / len(hits):.3f}")
         judges[name] = [Judgement(scored) for scored in load_scorer(result.out).score(asked)]
-    evaluation = measure(known, cases, judges, MeasureSettings())
-    for name, model in evaluation.models.items():
-        for figure in (known.headline, *known.perfect):
-            print(f"{name}, {figure}: {interval(model.figures[figure], 1, 3)}")
+    for name, model in measure(known, cases, judges, MeasureSettings()).models.items():
+        print(f"{name}, F1: {interval(model.figures[known.headline], 1, 3)}")
 
 
 if __name__ == "__main__":

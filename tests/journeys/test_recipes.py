@@ -27,7 +27,9 @@ SMALL = {
         "out", "--problems", "4", "--samples", "2", "--rollouts", "2", "--test-problems", "3",
         "--best-of", "4",
     ],
-    "pipelines/qwen_consensus.py": ["out", "--problems", "6", "--samples", "2", "--epochs", "1"],
+    "pipelines/qwen_consensus.py": [
+        "out", "--problems", "4", "--samples", "2", "--test-problems", "3",
+    ],
     "pipelines/implicit_prm.py": [
         "out", "--problems", "4", "--samples", "4", "--test-problems", "3", "--best-of", "4",
     ],
@@ -40,7 +42,7 @@ PRINTS = {
     "5_judges.py": "prm and log-ratio, fitted",
     "pipelines/prm800k.py": "180 labelled steps",
     "pipelines/math_shepherd.py": "soft, best_of_4/min: ",
-    "pipelines/qwen_consensus.py": "consensus, first_error/f1: ",
+    "pipelines/qwen_consensus.py": "consensus, F1: ",
     "pipelines/implicit_prm.py": "dpo, best_of_4/sum: ",
 }
 

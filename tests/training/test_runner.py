@@ -103,6 +103,27 @@ def test_a_run_killed_after_its_best_step_still_keeps_it(tiny_lm, tmp_path):
     assert [e["step"] for e in found if "eval_first_error_f1" in e] == list(range(2, 13, 2))
 
 
+def test_checkpoints_come_as_often_as_is_said_now(tiny_lm, tmp_path):
+    """Not as often as the run that is gone on with was told."""
+    seen = []
+
+    def go(save_every, stop):
+        def told(done, total, logs):
+            if not logs:
+                seen.append([c.name for c in checkpoints(tmp_path / "prm.checkpoints")])
+            if done == stop:
+                raise KeyboardInterrupt
+
+        settings = settings_for(tiny_lm, tmp_path / "prm", epochs=1, save_every=save_every)
+        train(coloured_records(64, 1), settings, batches=EIGHT, on_progress=told)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(2, 3)
+    go(1, None)
+    # Before steps 4 to 8 are sealed.
+    assert [names[-1] for names in seen[-5:]] == [f"checkpoint-{n}" for n in (2, 3, 4, 5, 6, 7)][1:]
+
+
 @pytest.mark.parametrize("kind", ["step", "outcome"])
 def test_looks_score_as_the_scorer_does(tiny_lm, tmp_path, kind):
     records = tree_of_records()

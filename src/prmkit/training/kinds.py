@@ -56,6 +56,7 @@ class Kind:
         losses: that it may be trained with, the default first.
         what: it learns: labels of steps, ratings of them, or the outcome of a solution.
         every_token: whether an outcome is taught at every token of a solution.
+        unit: what its labels are of, as it is told.
         families: among which its family is.
     """
 
@@ -64,6 +65,7 @@ class Kind:
     losses: tuple[LossName, ...]
     what: Taught = "shares"
     every_token: bool = False
+    unit: str = "labelled steps"
     families: Mapping[str, Any]
 
 
@@ -110,6 +112,7 @@ KINDS: dict[KindName, Kind] = {
         family="outcome_probability",
         losses=("cross_entropy", "squared_error"),
         what="outcome",
+        unit="outcomes",
         families=DISCRIMINATIVE,
     ),
     "outcome_tokens": Kind(
@@ -118,6 +121,7 @@ KINDS: dict[KindName, Kind] = {
         losses=("squared_error", "cross_entropy"),
         what="outcome",
         every_token=True,
+        unit="labelled tokens",
         families=DISCRIMINATIVE,
     ),
     "implicit": Kind(
@@ -125,12 +129,14 @@ KINDS: dict[KindName, Kind] = {
         family="implicit_prm",
         losses=("cross_entropy", "preference"),
         what="outcome",
+        unit="labelled tokens",
         families=IMPLICIT,
     ),
     "generative": Kind(
         about="a language model that writes critiques, from critiques that agree with labels",
         family="judge",
         losses=("cross_entropy",),
+        unit="tokens to write",
         families=GENERATIVE,
     ),
 }

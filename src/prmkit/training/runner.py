@@ -159,6 +159,10 @@ def _listener(folder: Path, on_progress: Told | None) -> Any:
     from transformers import TrainerCallback
 
     class Listener(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # A resumed Trainer would go by the checkpoint's.
+            state.save_steps = args.save_steps
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if on_progress is not None:
                 on_progress(state.global_step, state.max_steps, {})

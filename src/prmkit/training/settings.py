@@ -12,6 +12,9 @@ from prmkit.settings import at_least
 
 logger = logging.getLogger(__name__)
 
+EXTRA = "curves"
+"""The extra of prmkit that brings trackio."""
+
 Curves = Literal["auto", "none", "trackio", "wandb", "tensorboard"]
 
 
@@ -62,8 +65,8 @@ class WatchSettings:
         patience: end after so many evaluations in a row without a better figure; the model is the
             one of the best evaluation in any case.
         best_by: the figure that says which is the best.
-        report_to: where live curves go; auto is trackio where it is installed. metrics.jsonl is
-            written in any case.
+        report_to: where live curves go; auto is trackio where it is installed (the extra curves).
+            metrics.jsonl is written in any case.
     """
 
     eval_every: int = 0
@@ -103,6 +106,8 @@ class WatchSettings:
         if self.report_to == "auto":
             logger.info("no live curves: trackio is not installed; the figures are in a file")
             return ()
+        how = f"'prmkit[{EXTRA}]'" if name == "trackio" else name
         raise InvalidSetting(
-            f"report_to is {name}, which is not installed. Install it with: pip install {name}"
+            f"report_to is {name}, which is not installed. Install it with: pip install {how}; or "
+            "leave it out: metrics.jsonl is written in any case"
         )

@@ -223,6 +223,24 @@ class Parts(NamedTuple):
     watch: WatchSettings = WatchSettings()
     implicit: ImplicitSettings = ImplicitSettings()
 
+    @classmethod
+    def of(
+        cls,
+        batches: BatchSettings | None = None,
+        machine: MachineSettings | None = None,
+        adapters: AdapterSettings | None = None,
+        watch: WatchSettings | None = None,
+        implicit: ImplicitSettings | None = None,
+    ) -> Parts:
+        """The settings that are given, and defaults for the others."""
+        return cls(
+            batches or BatchSettings(),
+            machine or MachineSettings(),
+            adapters or AdapterSettings(),
+            watch or WatchSettings(),
+            implicit or ImplicitSettings(),
+        )
+
 
 def train(
     records: Sequence[Record],
@@ -263,13 +281,7 @@ def train(
             are damaged, or another process is at work there.
         PrmkitError: as `prepare`, or if the loss is no finite number.
     """
-    parts = Parts(
-        batches or BatchSettings(),
-        machine or MachineSettings(),
-        adapters or AdapterSettings(),
-        watch or WatchSettings(),
-        implicit or ImplicitSettings(),
-    )
+    parts = Parts.of(batches, machine, adapters, watch, implicit)
     world, first = processes()
     parts.machine.check(world)
     parts.watch.check(held_out is not None)
@@ -291,7 +303,7 @@ def train(
     with alone(folder, claim, first=first):
         resume = newest(folder)
         if resume is None or not _is_last(resume, n_steps, parts.watch):
-            how = _loop_settings(settings, parts, n_steps, curves)
+            how = _loop_settings(settings, parts, n_steps, curves, claim)
             _run(prepared, settings, parts, how, folder, world, resume, look, on_progress)
         # All have looked at the checkpoints before they go, and the model is there for all.
         meet()
@@ -459,7 +471,7 @@ def _result(out: Path, prepared: Prepared) -> TrainResult:
 
 
 def _loop_settings(
-    settings: TrainSettings, parts: Parts, n_steps: int, curves: tuple[str, ...]
+    settings: TrainSettings, parts: Parts, n_steps: int, curves: tuple[str, ...], claim: Claim
 ) -> runner.LoopSettings:
     return runner.LoopSettings(
         n_steps=n_steps,
@@ -472,7 +484,8 @@ def _loop_settings(
         checkpoint_gradients=settings.checkpoint_gradients,
         sharded=parts.machine.parallel == "sharded",
         report_to=curves,
-        name=settings.out.name,
+        # Trackers go on with a run of the same name: this one's, interrupted, and no other's.
+        name=f"{settings.out.name}-{claim.digest[:8]}",
         eval_every=parts.watch.eval_every,
         patience=parts.watch.patience,
         best_by=parts.watch.best_by,

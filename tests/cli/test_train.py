@@ -437,3 +437,28 @@ def test_sharing_can_be_left_off(prm, tiny_lm, data):
         assert code == 0, err
         told = json.loads(out)
         assert (told["tokens_computed"] < told["tokens_expanded"]) == shares
+
+
+def test_a_figure_that_cannot_be_told_is_refused_before_a_model_is_loaded(
+    prm, tmp_path, tiny_lm, data, no_model
+):
+    held_out = tmp_path / "held.jsonl"
+    # Nothing is wrong in any of these: there is no pair to rank.
+    write_records([r for r in records(40, seed=100) if all(r.labels.values)], held_out)
+    how = ("--base", tiny_lm, "--out", tmp_path / "x", "--eval", held_out, "--best-by")
+    code, _, err = prm("train", data, *how, "auc_within_problems")
+    assert code == 1
+    assert "no figure of these held-out solutions is called" in err.replace("\n", " ")
+    assert prm("train", data, *how, "brier", "--dry-run")[0] == 0
+    code, _, err = prm("train", data, *how, "brier", "--kind", "implicit", "--dry-run")
+    assert code == 1
+    assert "leave out --eval" in err.replace("\n", " ")
+
+
+def test_the_reference_may_be_an_embedded_model(prm, tmp_path, data):
+    how = ("--base", "embedded/policy", "--kind", "implicit", "--dry-run", "--reference")
+    code, _, err = prm("train", data, *how, "embedded/base")
+    assert code == 0, err
+    code, _, err = prm("train", data, *how, "embedded/bass")
+    assert code == 1
+    assert "embedded/base" in err

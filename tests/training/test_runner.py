@@ -39,6 +39,11 @@ def test_the_best_is_the_first_of_equals_and_patience_counts_from_it():
     assert progress_of(log(0.1, 0.0, 0.0, 0.0), "f", None) == Progress(1, False)
 
 
+def test_of_errors_the_lowest_is_the_best():
+    found = [{"step": i, "eval_brier": x} for i, x in enumerate((0.3, 0.1, 0.2, 0.1), 1)]
+    assert progress_of(found, "brier", 2) == Progress(2, True)
+
+
 class Scripted:
     """Figures by the clock, whatever the scores are."""
 
@@ -203,5 +208,7 @@ def test_curves_go_where_they_are_wanted_or_it_is_said(caplog, monkeypatch):
 def test_what_is_watched_goes_together():
     with pytest.raises(InvalidSetting, match="patience has no meaning without eval_every"):
         WatchSettings(patience=2)
+    with pytest.raises(InvalidSetting, match="best_by has no meaning without held-out"):
+        WatchSettings(best_by="brier").check(False)
     with pytest.raises(InvalidSetting, match="--eval FILE"):
         WatchSettings(eval_every=2).check(False)

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.names import model_folder
-from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure
+from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure, UnknownName
 from prmkit.formats.files import numbered_records
 from prmkit.formats.labels import LabelPolicy
 from prmkit.records import Record, StepScores, Unscored
@@ -102,15 +102,19 @@ def train(
 
         check_hub(task.push)
     settings = replace(settings, base=str(model_folder(settings.base)))
+    if (reference := parts.implicit.reference) is not None:
+        found = replace(parts.implicit, reference=str(model_folder(reference)))
+        parts = parts._replace(implicit=found)
     records = _records(data, task.from_, policy, settings)
     held_out = None
     if task.eval is not None:
         held_out = HeldOut(_held_out(task.eval, policy, records), judged)
+        _check_figure(held_out.records, parts.watch.best_by)
     parts.watch.check(held_out is not None)
     if task.dry_run:
         from prmkit.cli.rehearsal import rehearse
 
-        return rehearse(records, settings, parts, as_json=task.json)
+        return rehearse(records, settings, parts, held_out, as_json=task.json)
     sources = [_source(data, policy), *([_source(task.eval, None)] if task.eval else [])]
     result = _train(records, settings, parts, held_out, sources, quiet=task.json)
     if processes()[1]:
@@ -224,6 +228,20 @@ def judged(records: Sequence[Record], scored: Sequence[StepScores | Unscored]) -
         fit = calibration(values, right)
         told |= {"calibration_error": fit.expected_error, "brier": fit.brier}
     return told | {"unscored": float(score.n_unscored)}
+
+
+def _check_figure(records: Sequence[Record], name: str) -> None:
+    """Refuse to choose by a figure that cannot be told of these solutions, whatever their scores.
+
+    Raises:
+        UnknownName: naming those that can.
+    """
+    even = [
+        StepScores(values=(0.5,) * len(r.trajectory.steps), semantics="correctness", model="even")
+        for r in records
+    ]
+    if name not in (known := judged(records, even)):
+        raise UnknownName("figure of these held-out solutions", name, known)
 
 
 def _source(file: Path, policy: LabelPolicy | None) -> str:

@@ -19,7 +19,7 @@ from prmkit.scorers.families.base import Discriminative, Generative, Implicit
 from prmkit.scorers.families.heads import Linear, TokenRows
 from prmkit.training.critiques import WritingObjective, make_critiques
 from prmkit.training.heads import HeadObjective
-from prmkit.training.implicit import ImplicitObjective, ImplicitSettings
+from prmkit.training.implicit import ImplicitObjective, ImplicitSettings, check_reference
 from prmkit.training.losses import LossName
 from prmkit.training.objective import Objective
 from prmkit.training.targets import (
@@ -187,7 +187,7 @@ def objective(
 
     Raises:
         InvalidSetting: if kind, family, loss and settings do not go together.
-        CheckpointError: if the tokenizer lacks a token that is read.
+        CheckpointError: if the tokenizer lacks a token that is read, or the reference is none.
     """
     known = KINDS[kind]
     loss = loss or known.losses[0]
@@ -209,7 +209,10 @@ def objective(
             raise InvalidSetting(
                 f"the family {family.name} has no reference, so there is no log-ratio to train"
             )
-        return ImplicitObjective(loss, implicit or ImplicitSettings())
+        implicit = implicit or ImplicitSettings()
+        if implicit.reference is not None:
+            check_reference(implicit.reference, tokenizer)
+        return ImplicitObjective(loss, implicit)
     if isinstance(family, Generative):
         return WritingObjective(loss)
     return _of_head(kind, family, tokenizer, loss)

@@ -83,7 +83,7 @@ def judged(options: argparse.Namespace, solutions: list[Trajectory]) -> Iterator
     """The same solutions with a judge's labels."""
     if options.judge or options.judge_server:
         policy = load_policy(PolicySettings(policy=options.judge, server=options.judge_server))
-        drawing = SamplingSettings(temperature=0, max_new_tokens=options.critique_tokens)
+        drawing = SamplingSettings(temperature=0, max_new_tokens=4096)
         with Ledger(options.out / "critiques.sqlite", {"policy": policy.name}) as ledger:
             yield from label(
                 solutions, judge, policy, judge_by_answer, settings=drawing, ledger=ledger
@@ -114,7 +114,6 @@ def main() -> None:
     parser.add_argument("--test-problems", type=int, default=40, help="of the embedded world")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=200)
-    parser.add_argument("--critique-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--epochs", type=float, default=1)
     options = parser.parse_args()

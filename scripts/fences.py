@@ -5,7 +5,8 @@
 
 Fences of ``python`` and ``bash`` run in order, in one empty folder; the Python ones of a page
 share their names. An ``output`` fence after one holds what it prints. Fences in other languages
-are not run.
+are not run. Each command ``prm`` has a process of its own, forked from one that has loaded the
+libraries once: importing them takes longer than most commands do.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,11 @@ from typing import NamedTuple
 
 _FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+_SHELL = re.compile(r"[|&;<>()$`*?~#!]|^(?!prm )", re.MULTILINE)
+"""What the shell reads in its own way, and lines that are no command of prmkit."""
+LOADED = ("prmkit.cli.train", "transformers.trainer", "transformers.models.llama.modeling_llama")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([*LOADED])
 ABSOLUTE, RELATIVE = 0.1, 0.05
 RUN = ("python", "bash")
 
@@ -67,16 +75,47 @@ def run_here(path: Path) -> list[str]:
                 exec(compile(fence.body, str(path), "exec"), names)
             printed.append(out.getvalue())
         elif fence.language == "bash":
-            ran = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", fence.body],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if ran.returncode:
-                raise SystemExit(f"{fence.body}\n{ran.stdout}{ran.stderr}")
-            printed.append(ran.stdout)
+            lines = fence.body.replace("\\\n", " ").strip()
+            if _SHELL.search(lines):
+                code, out, err = _in_shell(fence.body)
+            else:
+                code, out, err = _commands(lines.splitlines())
+            if code:
+                raise SystemExit(f"{fence.body}\n{out}{err}")
+            printed.append(out)
     return printed
+
+
+def _in_shell(text: str) -> tuple[int, str, str]:
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, check=False
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def _commands(lines: list[str]) -> tuple[int, str, str]:
+    """Run commands ``prm``, up to the first one that fails: its exit code, and what they print."""
+    code, said = 0, ["", ""]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ("out", "err")]
+        for line in lines:
+            child = CONTEXT.Process(target=_command, args=(shlex.split(line)[1:], *files))
+            child.start()
+            child.join()
+            code = child.exitcode or 0
+            said = [text + file.read_text() for text, file in zip(said, files, strict=True)]
+            if code:
+                break
+    return code, said[0], said[1]
+
+
+def _command(arguments: list[str], *files: Path) -> None:
+    """In a process of its own: run a command, with what it prints in files."""
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    from prmkit.cli import main
+
+    main(arguments)
 
 
 def differences(path: Path) -> list[str]:

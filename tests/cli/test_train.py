@@ -303,3 +303,162 @@ def test_a_finished_model_is_pushed(prm, tmp_path, tiny_lm, data, monkeypatch):
     assert code == 1
     assert "the hub did not take me/prm: no network" in err.replace("\n", " ")
     assert (tmp_path / "prm" / "model.safetensors").is_file()
+
+
+TRACKER = """
+from types import SimpleNamespace
+
+__version__, config, told = "0.43.0", {}, []
+context_vars = SimpleNamespace(current_space_id=SimpleNamespace(get=lambda: None))
+
+
+class Config(dict):
+    def update(self, other, allow_val_change):
+        super().update(other)
+
+
+config = Config()
+
+
+def init(project, name, space_id, **how):
+    assert space_id is None
+    print("* Trackio project initialized:", project)
+    told.append(name)
+
+
+def log(figures):
+    told.append(figures)
+
+
+def finish():
+    print("* Run finished.")
+"""
+
+
+def test_a_tracker_is_told_each_run_by_a_name_of_its_own(prm, tmp_path, tiny_lm, data, monkeypatch):
+    """It would add a run to another one of the same name; and what it prints is no result."""
+    place = tmp_path / "packages"
+    place.mkdir()
+    (place / "trackio.py").write_text(TRACKER)
+    monkeypatch.syspath_prepend(place)
+    import trackio
+
+    names = []
+    for number, seed in enumerate((0, 1, 0)):
+        out = tmp_path / str(number) / "prm"
+        more = ("--seed", seed, "--batch-size", 8, "--out", out, "--json")
+        code, found, err = prm("train", data, "--base", tiny_lm, *more)
+        assert code == 0, err
+        assert json.loads(found)["labels"] > 24
+        assert "* Trackio project initialized: prmkit" in err
+        assert [one["train/global_step"] for one in trackio.told[1:]] == [1, 2, 3, 3]
+        assert trackio.told[1]["train/loss"] == json.loads(found)["losses"][0][1]
+        names.append(trackio.told[0])
+        trackio.told.clear()
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("prm-") for name in names)
+
+
+def test_a_tracker_that_is_not_there_is_told_before_the_data_is_read(prm, tmp_path, monkeypatch):
+    from prmkit.training import settings
+
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    arguments = ("train", tmp_path / "none.jsonl", "--base", "x", "--report-to")
+    for tracker, how in (
+        ("trackio", "pip install 'prmkit[curves]'"),
+        ("wandb", "pip install wandb"),
+    ):
+        code, _, err = prm(*arguments, tracker)
+        assert code == 1
+        assert f"report_to is {tracker}, which is not installed" in err.replace("\n", " ")
+        assert how in err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_of_several_processes_of_a_machine_one_tells_what_all_find(
+    prm, tmp_path, tiny_lm, monkeypatch, as_json
+):
+    from prmkit.cli import train as command
+    from prmkit.errors import PrmkitError
+
+    file = tmp_path / "bad.jsonl"
+    file.write_text(json.dumps(row([1.5, 0.2])) + "\n")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = ("train", file, "--base", tiny_lm, *["--json"] * as_json)
+    for rank, is_told in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        for bad in (file, tmp_path / "none.jsonl"):
+            code, out, err = prm(*arguments[:1], bad, *arguments[2:])
+            assert (code, out) == (1, "")
+            assert (bad.name in err) == is_told, err
+
+    def diverged(*given, **how):
+        raise PrmkitError("the loss of step 3 is nan")
+
+    write_records(records(), file)
+    monkeypatch.setattr(command, "run", diverged)
+    code, _, err = prm(*arguments)
+    assert code == 1
+    assert "the loss of step 3 is nan" in err
+
+    def stopped(*given, **how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", stopped)
+    assert prm(*arguments) == (130, "", "")
+
+
+def test_labels_are_called_what_they_are_of(prm, tmp_path, tiny_lm, data):
+    n = sum(len(r.trajectory.steps) for r in records())
+    for kind, unit, few in (
+        ("step", "labelled steps", True),
+        ("implicit", "labelled tokens", False),
+    ):
+        out = tmp_path / kind
+        code, found, err = prm("train", data, "--base", tiny_lm, "--kind", kind, "-o", out)
+        assert code == 0, err
+        (line,) = (line for line in found.splitlines() if unit in line)
+        assert (line.split("│")[2].strip() == str(n)) == few
+        card = (out / "README.md").read_text()
+        assert f" {unit}\n" in card
+        assert f"| label | {unit.split()[1]} |" in card
+        scope = {}
+        exec(card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(out)), scope)
+        assert scope["prm"].score(
+            [scope["Trajectory"](problem=scope["problem"], steps=scope["steps"])]
+        )
+
+
+def test_sharing_can_be_left_off(prm, tiny_lm, data):
+    arguments = ("train", data, "--base", tiny_lm, "--dry-run", "--json")
+    for how, shares in ((), True), (("--share",), True), (("--no-share",), False):
+        code, out, err = prm(*arguments, *how)
+        assert code == 0, err
+        told = json.loads(out)
+        assert (told["tokens_computed"] < told["tokens_expanded"]) == shares
+
+
+def test_a_figure_that_cannot_be_told_is_refused_before_a_model_is_loaded(
+    prm, tmp_path, tiny_lm, data, no_model
+):
+    held_out = tmp_path / "held.jsonl"
+    # Nothing is wrong in any of these: there is no pair to rank.
+    write_records([r for r in records(40, seed=100) if all(r.labels.values)], held_out)
+    how = ("--base", tiny_lm, "--out", tmp_path / "x", "--eval", held_out, "--best-by")
+    code, _, err = prm("train", data, *how, "auc_within_problems")
+    assert code == 1
+    assert "no figure of these held-out solutions is called" in err.replace("\n", " ")
+    assert prm("train", data, *how, "brier", "--dry-run")[0] == 0
+    code, _, err = prm("train", data, *how, "brier", "--kind", "implicit", "--dry-run")
+    assert code == 1
+    assert "leave out --eval" in err.replace("\n", " ")
+
+
+def test_the_reference_may_be_an_embedded_model(prm, tmp_path, data):
+    how = ("--base", "embedded/policy", "--kind", "implicit", "--dry-run", "--reference")
+    code, _, err = prm("train", data, *how, "embedded/base")
+    assert code == 0, err
+    code, _, err = prm("train", data, *how, "embedded/bass")
+    assert code == 1
+    assert "embedded/base" in err

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from prmkit.embedded.judge import judge as world_judge
 from prmkit.errors import InvalidSetting
 from prmkit.labelling import Rollout, judge, label
+from prmkit.labelling.critiques import with_verdicts
 from prmkit.labelling.methods import MethodSettings
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import judge_by_answer
 from prmkit.policies.scripted import ScriptedPolicy
-from prmkit.records import Problem, Step, StepLabels, Trajectory, Unscored
+from prmkit.records import Problem, Record, Step, StepLabels, Trajectory, Unscored
 
 SOLUTION = Trajectory(
     problem=Problem(id="p", prompt="How many?", answer="SECRET"),
@@ -184,3 +185,64 @@ def test_prm_label_by_a_judge(tmp_path, monkeypatch, prm):
             assert record.labels.first_error == first
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics.get("without_labels", 0) == n_open
+
+
+def test_critiques_are_kept_as_what_a_judge_is_trained_on(tmp_path, monkeypatch, prm):
+    """Labelled first, kept later: nothing is drawn twice, and `prm train` takes what agrees."""
+    import prmkit.policies.hf as hf
+    from prmkit.formats.files import read_records, write_records
+    from prmkit.tiny_checkpoints import tiny_checkpoint
+
+    def solution(i):
+        steps = tuple(Step(text=text) for text in (f"{i} + 1 = 3.", "The answer is 3."))
+        return Trajectory(problem=Problem(id=f"p{i}", prompt=f"{i} + 1?"), steps=steps)
+
+    file, out = tmp_path / "solutions.jsonl", tmp_path / "out"
+    write_records([Record(trajectory=solution(i)) for i in range(4)], file)
+    # Of three critiques of each: agreed at 0, nobody finds a fault, a vote without a verdict, a tie
+    # of two beside a paragraph that is not there.
+    said = {
+        0: ["\\boxed{0}", "\\boxed{0}", "\\boxed{1}"],
+        1: ["\\boxed{-1}"] * 3,
+        2: ["\\boxed{1}", "no idea", "\\boxed{1}"],
+        3: ["\\boxed{0}", "\\boxed{1}", "\\boxed{7}"],
+    }
+    asked = []
+
+    def script(prefix, rng):
+        (i,) = (i for i in said if f"{i} + 1?" in prefix.problem.text)
+        asked.append(i)
+        return said[i][asked.count(i) - 1]
+
+    monkeypatch.setattr(hf, "HFPolicy", lambda *args, **kw: ScriptedPolicy(script))
+    command = ("label", file, "--method", "judge", "--votes", 3, "--out", out)
+    assert prm(*command)[0] == 3
+    assert all("critiques" not in r.meta for r in read_records(out / "records.jsonl"))
+    assert prm(*command, "--keep-critiques")[0] == 3
+    assert len(asked) == 12
+    found = list(read_records(out / "records.jsonl"))
+    assert [r.meta["critiques"] for r in found] == [[[text] for text in said[i]] for i in said]
+    assert [r.meta["verdicts"] for r in found] == [[0, 0, 1], [-1] * 3, [1, None, 1], [0, 1, None]]
+    assert found[3].labels is None
+
+    base = tiny_checkpoint("judge", tmp_path / "base")
+    code, told, err = prm(
+        "train", out / "records.jsonl", "--kind", "generative", "--base", base, "--out",
+        tmp_path / "judge", "--dry-run", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    told = json.loads(told)
+    assert told["solutions"] == 3
+    assert (told["dropped"]["disagree"], told["dropped"]["unreadable"]) == (1, 1)
+    assert told["dropped"]["unlabelled"] == 1
+    assert any("boxed" in example and "⟦1⟧" in example for example in told["examples"])
+
+
+def test_critiques_go_behind_those_that_are_there():
+    trajectory = SOLUTION
+    record = Record(trajectory=trajectory, meta={"critiques": [["before"]], "verdicts": [None]})
+    drawn = [Rollout(None, "\\boxed{2}"), Rollout(None, error="the server fell over")]
+    kept = with_verdicts(record, drawn)
+    assert kept.meta == {"critiques": [["before"], ["\\boxed{2}"]], "verdicts": [None, 2]}
+    with pytest.raises(InvalidSetting, match="keep_critiques has no meaning for the method mc"):
+        MethodSettings(keep_critiques=True)

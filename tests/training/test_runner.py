@@ -39,6 +39,11 @@ def test_the_best_is_the_first_of_equals_and_patience_counts_from_it():
     assert progress_of(log(0.1, 0.0, 0.0, 0.0), "f", None) == Progress(1, False)
 
 
+def test_of_errors_the_lowest_is_the_best():
+    found = [{"step": i, "eval_brier": x} for i, x in enumerate((0.3, 0.1, 0.2, 0.1), 1)]
+    assert progress_of(found, "brier", 2) == Progress(2, True)
+
+
 class Scripted:
     """Figures by the clock, whatever the scores are."""
 
@@ -101,6 +106,27 @@ def test_a_run_killed_after_its_best_step_still_keeps_it(tiny_lm, tmp_path):
     found = [json.loads(line) for line in lines]
     assert [e["step"] for e in found if "loss" in e] == list(range(1, 13))
     assert [e["step"] for e in found if "eval_first_error_f1" in e] == list(range(2, 13, 2))
+
+
+def test_checkpoints_come_as_often_as_is_said_now(tiny_lm, tmp_path):
+    """Not as often as the run that is gone on with was told."""
+    seen = []
+
+    def go(save_every, stop):
+        def told(done, total, logs):
+            if not logs:
+                seen.append([c.name for c in checkpoints(tmp_path / "prm.checkpoints")])
+            if done == stop:
+                raise KeyboardInterrupt
+
+        settings = settings_for(tiny_lm, tmp_path / "prm", epochs=1, save_every=save_every)
+        train(coloured_records(64, 1), settings, batches=EIGHT, on_progress=told)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(2, 3)
+    go(1, None)
+    # Before steps 4 to 8 are sealed.
+    assert [names[-1] for names in seen[-5:]] == [f"checkpoint-{n}" for n in (2, 3, 4, 5, 6, 7)][1:]
 
 
 @pytest.mark.parametrize("kind", ["step", "outcome"])
@@ -182,5 +208,7 @@ def test_curves_go_where_they_are_wanted_or_it_is_said(caplog, monkeypatch):
 def test_what_is_watched_goes_together():
     with pytest.raises(InvalidSetting, match="patience has no meaning without eval_every"):
         WatchSettings(patience=2)
+    with pytest.raises(InvalidSetting, match="best_by has no meaning without held-out"):
+        WatchSettings(best_by="brier").check(False)
     with pytest.raises(InvalidSetting, match="--eval FILE"):
         WatchSettings(eval_every=2).check(False)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 
 import pytest
 
 from prmkit.checkpoints import load_tokenizer, read_note
-from prmkit.errors import InvalidRecord, InvalidSetting, NothingToMeasure, RunFolderError
-from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
+from prmkit.errors import (
+    InvalidRecord,
+    InvalidSetting,
+    NothingToMeasure,
+    PrmkitError,
+    RunFolderError,
+)
+from prmkit.records import Problem, Record, Step, StepLabels, Trajectory, Unscored
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.families.step_end import STEP_END_FAMILY
 from prmkit.training.batches import BatchSettings
@@ -78,10 +85,12 @@ def test_what_cannot_be_trained_on_is_named_or_counted(tiny_lm):
     bare = Record(trajectory=record("x", [1]).trajectory)
     with pytest.raises(InvalidRecord, match="has no labels"):
         examples_of([bare], tokenizer)
-    records = [record("a", [1]), record("b", [None]), record("c" * 200, [1])]
+    # Who was to label it could not, and says why: no fault of the file.
+    told = bare.replace(scores=(Unscored(reason="two places have one vote each"),))
+    records = [record("a", [1]), record("b", [None]), told, record("c" * 200, [1])]
     examples, dropped = examples_of(records, tokenizer, 100)
     assert len(examples) == 1
-    assert dropped == Dropped(unlabelled=1, too_long=1)
+    assert dropped == Dropped(unlabelled=2, too_long=1)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,8 @@ def test_what_cannot_be_trained_on_is_named_or_counted(tiny_lm):
         ({"kind": "rank", "loss": "cross_entropy"}, "it takes ranking"),
         ({"family": "qwen_prm"}, "is read and not trained"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"warmup": 5}, "it is a share of the steps"),
+        ({"max_tokens": 2000}, "max_tokens is 2000, and the model in .* reads 1024"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(tiny_lm, settings, message):
@@ -233,6 +244,37 @@ def test_a_finished_run_is_not_repeated(tiny_lm, tmp_path):
     assert before == {f.name: f.stat().st_mtime_ns for f in settings.out.iterdir()}
     train(records, settings_for(tiny_lm, tmp_path / "prm", seed=5))
     assert before != {f.name: f.stat().st_mtime_ns for f in settings.out.iterdir()}
+
+
+def test_what_is_not_an_earlier_model_is_not_replaced(tiny_lm, tmp_path):
+    """Such as the folder of the data, or the model that the training starts from."""
+    records = coloured_records(16, 3)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "labelled.jsonl").write_text("dear to somebody")
+    (tmp_path / "file").write_text("")
+    for name in ("data", "file"):
+        with pytest.raises(RunFolderError, match=f"{name} holds something else"):
+            train(records, settings_for(tiny_lm, tmp_path / name))
+    (tmp_path / "empty").mkdir()
+    first = train(records, settings_for(tiny_lm, tmp_path / "empty"))
+    with pytest.raises(RunFolderError, match="is also what the training starts from"):
+        train(records, settings_for(first.out, first.out))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "empty", "file"]
+
+
+def test_weights_that_are_no_numbers_are_not_a_model(tiny_lm, tmp_path, monkeypatch):
+    """The loss of the last step tells nothing of what that step does."""
+
+    def spoil(self, model):
+        model.score.weight.grad.fill_(float("inf"))
+        return math.inf
+
+    monkeypatch.setattr("transformers.Trainer._clip_grad_norm", spoil)
+    settings = settings_for(tiny_lm, tmp_path / "prm", epochs=1)
+    for _ in range(2):
+        with pytest.raises(PrmkitError, match="lower learning rate"):
+            train(coloured_records(16, 3), settings)
+    assert not (tmp_path / "prm").exists()
 
 
 def test_nothing_to_train_on_is_an_error(tiny_lm, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from prmkit.training.implicit import ImplicitObjective, ImplicitSettings
 from prmkit.training.loop import part_loss, trainable
 from prmkit.training.objective import Place
 from prmkit.training.parts import make_part
+from prmkit.training.settings import MachineSettings
 from prmkit.training.targets import Dropped, make_responses
 from prmkit.training.trainer import prepare, train
 from toys import toy_records, toy_settings
@@ -199,9 +201,13 @@ def test_a_reference_with_another_tokenizer_is_refused(tiny_lm, tmp_path):
     from prmkit.tiny_checkpoints import tiny_checkpoint
 
     stranger = tiny_checkpoint("implicit_prm", tmp_path / "stranger")
-    aim = ImplicitObjective("cross_entropy", ImplicitSettings(reference=str(stranger)))
-    with pytest.raises(CheckpointError, match="different tokenizers"):
-        completed(aim, tiny_lm, tmp_path / "run")
+    settings = toy_settings(tiny_lm, tmp_path / "m", kind="implicit")
+    for reference, why in (
+        (stranger, "another tokenizer"),
+        (tmp_path / "no/where", "is not a folder"),
+    ):
+        with pytest.raises(CheckpointError, match=why):
+            prepare(RECORDS, settings, ImplicitSettings(reference=str(reference)))
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "preference"])
@@ -264,6 +270,61 @@ def test_a_killed_run_goes_on_from_the_kept_reference(tiny_lm, tmp_path, monkeyp
         (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")
     )
     assert whole == again
+
+
+def interrupted_at(step):
+    def told(done, total, logs):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return told
+
+
+def test_the_reference_outlives_an_interruption_before_the_first_checkpoint(
+    tiny_lm, tmp_path, monkeypatch
+):
+    """It may have taken hours; the folder goes when the model is there."""
+    records = toy_records(24, outcome=True, steps=1)
+    settings = toy_settings(tiny_lm, tmp_path / "m", kind="implicit", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(records, settings, on_progress=interrupted_at(1))
+    # What it belongs to it says itself: other settings may take it.
+    monkeypatch.setattr(implicit, "_compute", lambda *_: pytest.fail("computed again"))
+    train(records, settings, implicit=ImplicitSettings(beta=0.1))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_the_reference_is_computed_in_the_precision_of_the_passes(tiny_lm, tmp_path, caplog):
+    """So a policy that has not learnt yet has log-ratios of 0; another precision is asked anew."""
+    records = toy_records(24, outcome=True, steps=1)
+    settings = toy_settings(tiny_lm, tmp_path / "m", kind="implicit", epochs=1)
+    far = ImplicitSettings(beta=100.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(records, settings, on_progress=interrupted_at(1), implicit=far)
+    machine = MachineSettings(precision="bfloat16")
+    found = train(records, settings, machine=machine, implicit=far)
+    assert found.losses[0][1] == pytest.approx(math.log(2), abs=1e-4)
+    assert "another precision; computed again" in caplog.text
+
+
+def test_a_run_goes_on_with_the_same_reference_wherever_it_is(
+    tiny_lm, other_lm, tmp_path, monkeypatch
+):
+    records = toy_records(24, outcome=True, steps=1)
+    settings = toy_settings(tiny_lm, tmp_path / "m", kind="implicit", epochs=1, save_every=1)
+    for name, source in (("a", other_lm), ("b", other_lm), ("c", tiny_lm)):
+        shutil.copytree(source, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    where = {name: ImplicitSettings(reference=name) for name in "abcm"}
+    with pytest.raises(KeyboardInterrupt):
+        train(records, settings, on_progress=interrupted_at(2), implicit=where["a"])
+    with pytest.raises(RunFolderError, match="other settings"):
+        train(records, settings, implicit=where["c"])
+    train(records, settings, implicit=where["b"])
+    # From another folder too.
+    assert read_note(tmp_path / "m")["reference"] == str(tmp_path / "b")
+    with pytest.raises(RunFolderError, match="starts from or compares with"):
+        train(records, settings, implicit=where["m"])
 
 
 def test_what_cannot_be_learnt_is_refused(tiny_lm, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from cyclopts import App, Parameter
 
 from prmkit import __version__
 from prmkit.cli.configs import expanded
-from prmkit.cli.console import STANDARD_INPUT, failed, interrupted
+from prmkit.cli.console import FAILED, INTERRUPTED, STANDARD_INPUT, failed, interrupted
 from prmkit.errors import PrmkitError
 
 app = App(
@@ -49,6 +50,15 @@ def _options_of_train() -> set[str]:
     return {name for argument in known for name in argument.names if name.startswith("--")}
 
 
+def _tells(error: BaseException) -> bool:
+    """Whether this process tells an error.
+
+    Of several that torchrun started on a machine all find the same faults in data and settings, and
+    the first one tells them. What goes wrong in training, each tells that it happens to.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0" or type(error) is PrmkitError
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -63,14 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command, bound, _ = app.parse_args(tokens)
         code = command(*bound.args, **bound.kwargs)
     except PrmkitError as error:
-        code = failed(error, as_json)
+        code = failed(error, as_json) if _tells(error) else FAILED
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             # The reader, such as `head`, has seen enough; nothing more can be told to it.
             sys.stderr.close()
             code = 0
         else:
-            code = failed(error, as_json)
-    except KeyboardInterrupt:
-        code = interrupted(as_json)
+            code = failed(error, as_json) if _tells(error) else FAILED
+    except KeyboardInterrupt as error:
+        code = interrupted(as_json) if _tells(error) else INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)

@@ -103,7 +103,7 @@ class ConsensusSettings:
 Others = dict[str, int | None] | None
 """Another labeller's first wrong steps, by content."""
 
-_FREE = ("out", "resume", "in_flight", "budget", "budget_tokens", "prices")
+_FREE = ("out", "resume", "in_flight", "budget", "budget_tokens", "prices", "keep_critiques")
 """Settings that an interrupted run may be given otherwise: no label depends on them."""
 
 
@@ -157,7 +157,7 @@ def label(
     others = _others(job)
     described = {k: v for k, v in asdict(settings).items() if k not in _FREE}
     parts = (job.method, job.omega, job.drawing, job.which)
-    described |= {k: v for part in parts for k, v in asdict(part).items()}
+    described |= {k: v for part in parts for k, v in asdict(part).items() if k not in _FREE}
     # Where a model runs may change; which one it is, the ledger sees to.
     described |= {"policy": job.speaker.policy, "tokenizer": job.speaker.tokenizer}
     # A model that is not there is told before there is a folder.

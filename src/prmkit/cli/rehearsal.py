@@ -10,15 +10,20 @@ from rich.text import Text
 from prmkit.cli.console import DONE, figures, out, print_json, safe
 from prmkit.records import Record
 from prmkit.training.rehearsal import Rehearsal, rehearsal
-from prmkit.training.trainer import Parts, TrainSettings, processes
+from prmkit.training.trainer import HeldOut, Parts, TrainSettings, processes
 
 
 def rehearse(
-    records: Sequence[Record], settings: TrainSettings, parts: Parts, *, as_json: bool
+    records: Sequence[Record],
+    settings: TrainSettings,
+    parts: Parts,
+    held_out: HeldOut | None = None,
+    *,
+    as_json: bool,
 ) -> int:
     """Tell what would be trained; the exit code."""
     world, first = processes()
-    told = rehearsal(records, settings, parts, world=world)
+    told = rehearsal(records, settings, parts, held_out, world=world)
     if not first:
         return DONE
     if as_json:

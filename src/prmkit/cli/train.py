@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,19 +14,19 @@ from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.names import model_folder
-from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure
+from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure, UnknownName
 from prmkit.formats.files import numbered_records
 from prmkit.formats.labels import LabelPolicy
 from prmkit.records import Record, StepScores, Unscored
 from prmkit.training.adapters import AdapterSettings
 from prmkit.training.batches import BatchSettings
-
-# The types of inherited options are looked up by their names in this module.
 from prmkit.training.implicit import ImplicitSettings
-from prmkit.training.kinds import KINDS, KindName  # noqa: F401
-from prmkit.training.losses import LossName  # noqa: F401
-from prmkit.training.settings import MachineSettings, WatchSettings
-from prmkit.training.targets import Weighting, taught_by  # noqa: F401
+from prmkit.training.kinds import KINDS
+from prmkit.training.kinds import KindName as KindName
+from prmkit.training.losses import LossName as LossName
+from prmkit.training.settings import EXTRA, MachineSettings, WatchSettings
+from prmkit.training.targets import Weighting as Weighting
+from prmkit.training.targets import taught_by
 from prmkit.training.trainer import (
     HeldOut,
     Parts,
@@ -36,10 +37,17 @@ from prmkit.training.trainer import (
 from prmkit.training.trainer import train as run
 
 
+# The types of inherited options are looked up by their names in this module.
 @dataclass(frozen=True, kw_only=True)
 class _Settings(TrainSettings):
     __doc__ = TrainSettings.__doc__
     out: Annotated[Path, Parameter(alias="-o")] = Path("runs/train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batches(BatchSettings):
+    __doc__ = BatchSettings.__doc__
+    share: Annotated[bool, Parameter(negative="--no-share")] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,7 @@ def train(
     settings: Annotated[_Settings, Parameter(name="*")],
     *,
     task: Annotated[TaskSettings | None, Parameter(name="*")] = None,
-    batches: Annotated[BatchSettings | None, Parameter(name="*")] = None,
+    batches: Annotated[_Batches | None, Parameter(name="*")] = None,
     adapters: Annotated[AdapterSettings | None, Parameter(name="*")] = None,
     machine: Annotated[MachineSettings | None, Parameter(name="*")] = None,
     watch: Annotated[WatchSettings | None, Parameter(name="*")] = None,
@@ -87,31 +95,30 @@ def train(
         data: labelled solutions, in any format that prm convert reads.
     """
     task, policy = task or TaskSettings(), policy or LabelPolicy()
-    parts = Parts(
-        batches or BatchSettings(),
-        machine or MachineSettings(),
-        adapters or AdapterSettings(),
-        watch or WatchSettings(),
-        implicit or ImplicitSettings(),
-    )
+    parts = Parts.of(batches, machine, adapters, watch, implicit)
+    parts.watch.curves()
     if task.push is not None:
         from prmkit.cli.push import check_hub
 
         check_hub(task.push)
     settings = replace(settings, base=str(model_folder(settings.base)))
+    if (reference := parts.implicit.reference) is not None:
+        found = replace(parts.implicit, reference=str(model_folder(reference)))
+        parts = parts._replace(implicit=found)
     records = _records(data, task.from_, policy, settings)
     held_out = None
     if task.eval is not None:
         held_out = HeldOut(_held_out(task.eval, policy, records), judged)
+        _check_figure(held_out.records, parts.watch.best_by)
     parts.watch.check(held_out is not None)
     if task.dry_run:
         from prmkit.cli.rehearsal import rehearse
 
-        return rehearse(records, settings, parts, as_json=task.json)
+        return rehearse(records, settings, parts, held_out, as_json=task.json)
     sources = [_source(data, policy), *([_source(task.eval, None)] if task.eval else [])]
     result = _train(records, settings, parts, held_out, sources, quiet=task.json)
     if processes()[1]:
-        _tell(result, task)
+        _tell(result, task, KINDS[settings.kind].unit)
     return INCOMPLETE if result.dropped else DONE
 
 
@@ -134,16 +141,13 @@ def _train(
 
     quiet = quiet or not processes()[1]
     if not quiet and parts.watch.report_to == "auto" and not parts.watch.curves():
-        say("no live curves: trackio is not installed (pip install trackio); see metrics.jsonl")
-    with bars(quiet=quiet) as progress:
+        say(f"no live curves: trackio is not installed (the extra {EXTRA}); see metrics.jsonl")
+    # Trackers greet on standard output, which is for results.
+    with bars(quiet=quiet) as progress, redirect_stdout(sys.stderr):
         return run(
             records,
             settings,
-            batches=parts.batches,
-            machine=parts.machine,
-            adapters=parts.adapters,
-            watch=parts.watch,
-            implicit=parts.implicit,
+            **parts._asdict(),
             held_out=held_out,
             sources=sources,
             on_progress=told,
@@ -226,6 +230,20 @@ def judged(records: Sequence[Record], scored: Sequence[StepScores | Unscored]) -
     return told | {"unscored": float(score.n_unscored)}
 
 
+def _check_figure(records: Sequence[Record], name: str) -> None:
+    """Refuse to choose by a figure that cannot be told of these solutions, whatever their scores.
+
+    Raises:
+        UnknownName: naming those that can.
+    """
+    even = [
+        StepScores(values=(0.5,) * len(r.trajectory.steps), semantics="correctness", model="even")
+        for r in records
+    ]
+    if name not in (known := judged(records, even)):
+        raise UnknownName("figure of these held-out solutions", name, known)
+
+
 def _source(file: Path, policy: LabelPolicy | None) -> str:
     """A line of a model's card on a file."""
     with file.open("rb") as content:
@@ -242,7 +260,7 @@ def _source(file: Path, policy: LabelPolicy | None) -> str:
     return f"{line}; label policy: " + ", ".join(f"{name} {way}" for name, way in ways.items())
 
 
-def _tell(result: TrainResult, task: TaskSettings) -> None:
+def _tell(result: TrainResult, task: TaskSettings, unit: str) -> None:
     dropped = result.dropped
     pushed = None
     if task.push is not None:
@@ -270,7 +288,7 @@ def _tell(result: TrainResult, task: TaskSettings) -> None:
         return
     rows: list[tuple[str, float]] = [
         ("solutions", result.n_examples),
-        ("labelled steps", result.n_labels),
+        (unit, result.n_labels),
         ("left out: no label", dropped.unlabelled),
         ("left out: too long", dropped.too_long),
         ("without their last steps", dropped.cut),

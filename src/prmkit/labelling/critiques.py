@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from prmkit.labelling.rollouts import Rollout
 from prmkit.policies.base import Policy
 from prmkit.records import Record, Trajectory
 from prmkit.scorers.families.base import Choose, Critique, Generative
+from prmkit.scorers.families.judge import right_steps
 from prmkit.scorers.generative import GenerativeScorer
 from prmkit.settings import at_least
 
@@ -107,6 +109,31 @@ def with_critiques(
             trajectories, policy, family, n, seed=seed, max_new_tokens=max_new_tokens
         )
         for record, own in zip(some, drawn, strict=True):
-            before = record.meta.get("critiques", [])
-            told = [*(before if isinstance(before, list) else [before]), *own]
-            yield record.replace(meta={**record.meta, "critiques": told})
+            yield _behind(record, critiques=own)
+
+
+def with_verdicts(record: Record, critiques: Sequence[Rollout]) -> Record:
+    """A record with what a judge wrote of it, and with the verdict of each critique.
+
+    ``meta["critiques"]`` is as `prmkit.training.critiques` reads it. ``meta["verdicts"]`` tells of
+    each the 0-based first wrong step, -1 where it finds none, None where it comes to no verdict.
+    Both go behind what is there; a critique that could not be drawn is left out.
+
+    Args:
+        record: that was judged.
+        critiques: drawn by `prmkit.labelling.judge.judge`.
+    """
+    n_steps = len(record.trajectory.steps)
+    written = [one.text for one in critiques if one.error is None]
+    found = [right_steps(text, n_steps) for text in written]
+    verdicts = [None if isinstance(n, str) else -1 if n == n_steps else n for n in found]
+    return _behind(record, critiques=[[text] for text in written], verdicts=verdicts)
+
+
+def _behind(record: Record, **lists: Sequence[Any]) -> Record:
+    """A record with items behind those that lists in its meta have."""
+    meta: dict[str, Any] = dict(record.meta)
+    for name, items in lists.items():
+        before = meta.get(name, [])
+        meta[name] = [*(before if isinstance(before, list) else [before]), *items]
+    return record.replace(meta=meta)

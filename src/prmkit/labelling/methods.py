@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from prmkit.errors import InvalidSetting
+from prmkit.labelling.critiques import with_verdicts
 from prmkit.labelling.first_error import check_error_rate, first_error, sequential
 from prmkit.labelling.in_process import record_of
 from prmkit.labelling.judge import judge
 from prmkit.labelling.monte_carlo import check, monte_carlo, relative
 from prmkit.labelling.omega import OmegaSettings, omega
-from prmkit.labelling.rollouts import Estimator, MakeEstimator, Task
+from prmkit.labelling.rollouts import Estimator, MakeEstimator, Rollout, Task
 from prmkit.labelling.self_consistency import self_consistency
 from prmkit.records import Record, Trajectory
 from prmkit.settings import above, at_least
@@ -47,6 +48,8 @@ class MethodSettings:
         error_rate: of sequential: how likely the first wrong step may be another one.
         most: of sequential: rollouts of a solution's prefixes at most.
         votes: of judge: critiques of a solution; of self-consistency: completions of the problem.
+        keep_critiques: of judge: write its critiques and their verdicts into the records' meta, as
+            prm train --kind generative learns from them.
         searches: of omega: wrong rollouts that are searched, of each problem at most.
         split: of omega: how completions become steps (blank_line, line, number, sentence, thought,
             marker:TEXT).
@@ -63,6 +66,7 @@ class MethodSettings:
     error_rate: float = 0.1
     most: int = 24
     votes: int = 8
+    keep_critiques: bool = False
     searches: int = 100
     split: str = "line"
 
@@ -89,7 +93,7 @@ TAKES: dict[Method, tuple[str, ...]] = {
     "first-error": ("rollouts", "stop_at_success"),
     "sequential": ("error_rate", "most"),
     "omega": ("rollouts", "searches", "split"),
-    "judge": ("votes",),
+    "judge": ("votes", "keep_critiques"),
     "self-consistency": ("votes", *_MC),
 }
 """The settings of each method."""
@@ -144,22 +148,33 @@ def task(
         )
     if settings.method == "self-consistency":
         return partial(_consistent, settings)
+    if settings.keep_critiques:
+        return partial(_judged, settings)
     return partial(_labelled, estimator(settings))
 
 
 Made = TypeVar("Made")
 
 
-def _noting(made: Task[Made], record: Record) -> Generator[Any, Any, tuple[Made, Record]]:
-    """Run a task; what it returns, and the record with how many of its rollouts failed, and why."""
-    reasons: list[str] = []
+def _noting(
+    made: Task[Made], record: Record, drawn: list[Rollout] | None = None
+) -> Generator[Any, Any, tuple[Made, Record]]:
+    """Run a task; what it returns, and the record with how many of its rollouts failed, and why.
+
+    Args:
+        made: the task.
+        record: of it.
+        drawn: gets its rollouts.
+    """
+    drawn = [] if drawn is None else drawn
     try:
         wishes = next(made)
         while True:
             replies = yield wishes
-            reasons += [one.error for outcomes in replies for one in outcomes if one.error]
+            drawn += [one for outcomes in replies for one in outcomes]
             wishes = made.send(replies)
     except StopIteration as done:
+        reasons = [one.error for one in drawn if one.error]
         if reasons:
             told = {"n": len(reasons), "reason": reasons[0]}
             record = record.replace(meta={**record.meta, "failed_rollouts": told})
@@ -169,6 +184,13 @@ def _noting(made: Task[Made], record: Record) -> Generator[Any, Any, tuple[Made,
 def _labelled(make: Callable[[Trajectory], Estimator], record: Record) -> Task[list[Record]]:
     found, record = yield from _noting(make(record.trajectory), record)
     return [record_of(record, found)]
+
+
+def _judged(settings: MethodSettings, record: Record) -> Task[list[Record]]:
+    drawn: list[Rollout] = []
+    made = estimator(settings)(record.trajectory)
+    found, record = yield from _noting(made, record, drawn)
+    return [record_of(with_verdicts(record, drawn), found)]
 
 
 def _consistent(settings: MethodSettings, record: Record) -> Task[list[Record]]:

@@ -8,14 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prmkit.training.kinds import KINDS
+
 if TYPE_CHECKING:
     from prmkit.training.trainer import Parts, Prepared, TrainSettings
 
 _IN_PRMKIT = """\
 ```python
-from prmkit import DiscriminativeScorer, Problem, Step, Trajectory
+from prmkit import Problem, Step, Trajectory, load_scorer
 
-prm = DiscriminativeScorer("FOLDER")
+prm = load_scorer("FOLDER")
 problem = Problem(id="1", prompt="Mia has 12 apples …")
 steps = (Step(text="12 + 5 = 17.\\n"), Step(text="17 - 9 = 8.\\n"))
 print(prm.score([Trajectory(problem=problem, steps=steps)]))
@@ -52,6 +54,7 @@ def card(
     """
     examples = prepared.examples
     objective = prepared.objective
+    unit = KINDS[settings.kind].unit
     plain = _LANGUAGE_MODEL if objective.n_classes is None else _CLASSIFIER
     base = Path(settings.base).name
     n_solutions = len({e.solution for e in examples})
@@ -66,9 +69,9 @@ def card(
         "## Data\n",
         *(f"- {_plain(line)}" for line in sources),
         f"- {n_solutions} solutions of {n_problems} problems; "
-        f"{sum(len(e.targets) for e in examples)} labelled steps",
+        f"{sum(len(e.targets) for e in examples)} {unit}",
         *([f"- left out: {_listed(dropped)}"] if dropped else []),
-        "\n| label | steps |\n|---|---:|",
+        f"\n| label | {unit.removeprefix('labelled ')} |\n|---|---:|",
         *(f"| {label} | {n} |" for label, n in counts_by_label(prepared).items()),
         "",
         *_figures(figures, step),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from prmkit.ledger import alone_in
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
+KEPT = "reference-*.json"
+"""What was computed before the first step, and is worth keeping; it tells itself of what it is."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,29 @@ def is_finished(out: Path, claim: Claim) -> bool:
     return find_note(out).get("run") == claim.digest
 
 
+def check_free(out: Path, models: Iterable[Path]) -> None:
+    """Refuse a place whose content would be lost, since the model replaces it.
+
+    An earlier training's model may be.
+
+    Args:
+        out: where the model is to appear.
+        models: folders that it is made from.
+
+    Raises:
+        RunFolderError: saying what is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if any(out.resolve() == model.resolve() for model in models):
+        what = "is also what the training starts from or compares with, which would be replaced"
+    elif out.is_dir() and "run" in find_note(out):
+        return
+    else:
+        what = "holds something else than a model of an earlier training, which would be replaced"
+    raise RunFolderError(f"{out} {what}. Give another output folder")
+
+
 @contextmanager
 def alone(folder: Path, claim: Claim, *, first: bool) -> Iterator[None]:
     """Work with the checkpoints of a run: one run at a time, and only the run that made them.
@@ -54,7 +79,8 @@ def alone(folder: Path, claim: Claim, *, first: bool) -> Iterator[None]:
     Of several processes the first one holds the folder, and the others wait until it does.
 
     Args:
-        folder: of the checkpoints; made where absent, and removed if none was put there.
+        folder: of the checkpoints; made where absent, and removed if nothing to go on with was put
+            there.
         claim: what they belong to.
         first: whether this process is the first one.
 
@@ -77,7 +103,7 @@ def alone(folder: Path, claim: Claim, *, first: bool) -> Iterator[None]:
             meet()
             yield
         finally:
-            if not checkpoints(folder):
+            if not checkpoints(folder) and not any(folder.glob(KEPT)):
                 sweep(folder)
 
 

@@ -27,7 +27,7 @@ from prmkit.training.log_probs import log_probs
 from prmkit.training.losses import LossName
 from prmkit.training.objective import NothingMore, OfLanguageModel
 from prmkit.training.parts import Part
-from prmkit.training.targets import Dropped, Example, labels_for
+from prmkit.training.targets import Dropped, Example, is_open, labels_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -207,8 +207,9 @@ def make_critiques(
     examples: list[Example] = []
     counts = dict.fromkeys(("unlabelled", "too_long", "disagree", "unreadable"), 0)
     for number, record in enumerate(records):
-        labels, critiques = _hard(record), critiques_in(record)
-        if not critiques or not _known(labels):
+        critiques = critiques_in(record)
+        labels = None if is_open(record) else _hard(record)
+        if labels is None or not critiques or not _known(labels):
             counts["unlabelled"] += 1
             continue
         rows: dict[tuple[int, ...], int] = {}

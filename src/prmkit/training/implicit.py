@@ -59,6 +59,19 @@ class ImplicitSettings:
         above(0, beta=self.beta)
 
 
+def check_reference(reference: str, tokenizer: Any) -> None:
+    """Refuse a reference that a model with this tokenizer cannot be compared with.
+
+    Raises:
+        CheckpointError: if it is not there, or has another tokenizer.
+    """
+    if load_tokenizer(find_checkpoint(reference)).get_vocab() != tokenizer.get_vocab():
+        raise CheckpointError(
+            f"the reference {reference!r} has another tokenizer than the base; a log-ratio needs "
+            "the same tokens under both models"
+        )
+
+
 @dataclass(frozen=True)
 class ImplicitObjective(OfLanguageModel):
     """A loss of the log-ratios of solutions.
@@ -79,7 +92,10 @@ class ImplicitObjective(OfLanguageModel):
 
     def note(self, base: str) -> dict[str, Any]:
         """See `Objective`: scoring needs the reference too."""
-        return {"beta": self.settings.beta, "reference": self.settings.reference or base}
+        reference = self.settings.reference or base
+        # As it is found from another folder too.
+        found = str(Path(reference).resolve()) if Path(reference).is_dir() else reference
+        return {"beta": self.settings.beta, "reference": found}
 
     def items(self, examples: Sequence[Example]) -> float:
         """See `Objective`: solutions by their weights, or pairs."""
@@ -94,7 +110,7 @@ class ImplicitObjective(OfLanguageModel):
         """See `Objective`: the examples with the reference's log-probabilities.
 
         Raises:
-            CheckpointError: if the reference cannot be loaded, or has another tokenizer.
+            CheckpointError: if the reference cannot be loaded.
         """
         reference = find_checkpoint(self.settings.reference or place.base)
         found = _kept(examples, reference, place)
@@ -144,25 +160,31 @@ def _file(place: Place, rank: int) -> Path:
     return place.folder / f"reference-{rank}-of-{place.world}.json"
 
 
-def _told(examples: Sequence[Example], reference: Path) -> dict[str, str]:
+def _told(examples: Sequence[Example], reference: Path, place: Place) -> dict[str, str]:
     """What kept numbers belong to."""
     told = hashlib.sha256()
     for example in examples:
         told.update(json.dumps([example.ids, example.positions]).encode())
-    return {"reference": fingerprint(reference), "examples": told.hexdigest()}
+    return {
+        "reference": fingerprint(reference),
+        "examples": told.hexdigest(),
+        "precision": "bfloat16" if place.bf16 else "float32",
+    }
 
 
 def _kept(examples: Sequence[Example], reference: Path, place: Place) -> dict[int, float] | None:
     """The log-probabilities by the number of the example, if all processes have left theirs."""
     found: dict[int, float] = {}
-    told = _told(examples, reference)
+    told = _told(examples, reference, place)
     for rank in range(place.world):
         file = _file(place, rank)
         if not file.is_file():
             return None
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["of"] != told:
-            logger.warning("%s is of another reference or other data; computed again", file)
+            logger.warning(
+                "%s is of another reference, other data or another precision; computed again", file
+            )
             return None
         found |= {int(number): value for number, value in kept["log_probs"].items()}
     return found
@@ -172,13 +194,13 @@ def _compute(examples: Sequence[Example], reference: Path, model: Any, place: Pl
     """Compute this process' share of the reference's log-probabilities, and keep it."""
     import torch
 
-    judge = model if reference == place.base else _other(reference, place.base)
+    judge = model if reference == place.base else _other(reference)
     device = torch.device(_device(place))
     judge.to(device).eval()
     found: dict[str, float] = {}
     # As the loop computes: rounding is the same for both, so a policy that has not learnt yet has
     # log-ratios of 0.
-    rounded = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    rounded = torch.autocast(device.type, torch.bfloat16, enabled=place.bf16)
     with torch.no_grad(), rounded:
         cut = passes(examples, place.batches.pass_tokens)
         for chosen in cut[place.rank :: place.world]:
@@ -189,15 +211,12 @@ def _compute(examples: Sequence[Example], reference: Path, model: Any, place: Pl
             sums = response_log_probs(judge, rows, part).tolist()
             found |= {str(i): value for i, value in zip(chosen, sums, strict=True)}
     judge.train()
-    write_json(_file(place, place.rank), {"of": _told(examples, reference), "log_probs": found})
+    write_json(
+        _file(place, place.rank), {"of": _told(examples, reference, place), "log_probs": found}
+    )
 
 
-def _other(reference: Path, base: Path) -> Any:
-    if load_tokenizer(reference).get_vocab() != load_tokenizer(base).get_vocab():
-        raise CheckpointError(
-            f"{str(reference)!r} and {str(base)!r} have different tokenizers; a log-ratio needs "
-            "the same tokens under both models"
-        )
+def _other(reference: Path) -> Any:
     forward.install()
     model = start_causal_lm(reference)
     model.set_attn_implementation(forward.NAME)

@@ -19,7 +19,7 @@ from prmkit.scorers.families.base import Discriminative, Generative, Implicit
 from prmkit.scorers.families.heads import Linear, TokenRows
 from prmkit.training.critiques import WritingObjective, make_critiques
 from prmkit.training.heads import HeadObjective
-from prmkit.training.implicit import ImplicitObjective, ImplicitSettings
+from prmkit.training.implicit import ImplicitObjective, ImplicitSettings, check_reference
 from prmkit.training.losses import LossName
 from prmkit.training.objective import Objective
 from prmkit.training.targets import (
@@ -56,6 +56,7 @@ class Kind:
         losses: that it may be trained with, the default first.
         what: it learns: labels of steps, ratings of them, or the outcome of a solution.
         every_token: whether an outcome is taught at every token of a solution.
+        unit: what its labels are of, as it is told.
         families: among which its family is.
     """
 
@@ -64,6 +65,7 @@ class Kind:
     losses: tuple[LossName, ...]
     what: Taught = "shares"
     every_token: bool = False
+    unit: str = "labelled steps"
     families: Mapping[str, Any]
 
 
@@ -110,6 +112,7 @@ KINDS: dict[KindName, Kind] = {
         family="outcome_probability",
         losses=("cross_entropy", "squared_error"),
         what="outcome",
+        unit="outcomes",
         families=DISCRIMINATIVE,
     ),
     "outcome_tokens": Kind(
@@ -118,6 +121,7 @@ KINDS: dict[KindName, Kind] = {
         losses=("squared_error", "cross_entropy"),
         what="outcome",
         every_token=True,
+        unit="labelled tokens",
         families=DISCRIMINATIVE,
     ),
     "implicit": Kind(
@@ -125,12 +129,14 @@ KINDS: dict[KindName, Kind] = {
         family="implicit_prm",
         losses=("cross_entropy", "preference"),
         what="outcome",
+        unit="labelled tokens",
         families=IMPLICIT,
     ),
     "generative": Kind(
         about="a language model that writes critiques, from critiques that agree with labels",
         family="judge",
         losses=("cross_entropy",),
+        unit="tokens to write",
         families=GENERATIVE,
     ),
 }
@@ -181,7 +187,7 @@ def objective(
 
     Raises:
         InvalidSetting: if kind, family, loss and settings do not go together.
-        CheckpointError: if the tokenizer lacks a token that is read.
+        CheckpointError: if the tokenizer lacks a token that is read, or the reference is none.
     """
     known = KINDS[kind]
     loss = loss or known.losses[0]
@@ -203,7 +209,10 @@ def objective(
             raise InvalidSetting(
                 f"the family {family.name} has no reference, so there is no log-ratio to train"
             )
-        return ImplicitObjective(loss, implicit or ImplicitSettings())
+        implicit = implicit or ImplicitSettings()
+        if implicit.reference is not None:
+            check_reference(implicit.reference, tokenizer)
+        return ImplicitObjective(loss, implicit)
     if isinstance(family, Generative):
         return WritingObjective(loss)
     return _of_head(kind, family, tokenizer, loss)

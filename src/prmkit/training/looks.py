@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Judge = Callable[[Sequence[Record], Sequence[StepScores | Unscored]], Mapping[str, float]]
-"""Figures of labelled records, by how they were scored; the higher the better."""
+"""Figures of labelled records, by how they were scored."""
 
 Numbers = dict[int, list[list[float]]]
 """[S, K] what the head gives, by the number of the record."""

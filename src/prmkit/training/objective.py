@@ -29,6 +29,7 @@ class Place(NamedTuple):
         batches: how much goes through a model at once.
         rank: which process this is.
         world: of how many.
+        bf16: whether its passes are in bfloat16.
     """
 
     base: Path
@@ -36,6 +37,7 @@ class Place(NamedTuple):
     batches: BatchSettings = BatchSettings()
     rank: int = 0
     world: int = 1
+    bf16: bool = False
 
 
 class Objective(Protocol):

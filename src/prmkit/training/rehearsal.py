@@ -11,7 +11,16 @@ from prmkit.records import Record
 from prmkit.training.batches import StepPlan
 from prmkit.training.card import counts_by_label
 from prmkit.training.targets import Example
-from prmkit.training.trainer import Parts, Prepared, TrainSettings, n_steps_of, plans_of, prepare
+from prmkit.training.trainer import (
+    HeldOut,
+    Parts,
+    Prepared,
+    TrainSettings,
+    looks_of,
+    n_steps_of,
+    plans_of,
+    prepare,
+)
 from prmkit.training.trees import plant
 
 _COUNTED = 200
@@ -79,7 +88,12 @@ class Rehearsal(NamedTuple):
 
 
 def rehearsal(
-    records: Sequence[Record], settings: TrainSettings, parts: Parts, *, world: int = 1
+    records: Sequence[Record],
+    settings: TrainSettings,
+    parts: Parts,
+    held_out: HeldOut | None = None,
+    *,
+    world: int = 1,
 ) -> Rehearsal:
     """Tell what `prmkit.training.trainer.train` would do with the same arguments.
 
@@ -87,13 +101,16 @@ def rehearsal(
         records: with labels of the kind.
         settings: see `TrainSettings`.
         parts: the other settings.
+        held_out: what the model is judged by.
         world: processes.
 
     Raises:
         PrmkitError: as `prmkit.training.trainer.prepare`.
     """
     parts.machine.check(world)
+    parts.watch.check(held_out is not None)
     prepared = prepare(records, settings, parts.implicit)
+    looks_of(held_out, prepared, parts.batches)
     n_steps = n_steps_of(prepared, settings, parts.batches)
     plans = plans_of(prepared, settings, parts.batches, n_steps, world)
     expanded, computed, largest = _tokens(prepared.examples, plans[:_COUNTED], parts)

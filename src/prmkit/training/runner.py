@@ -20,6 +20,7 @@ from prmkit.errors import InvalidSetting, PrmkitError
 from prmkit.training import states
 from prmkit.training.checkpoints import seal, sweep
 from prmkit.training.loop import Steps
+from prmkit.training.settings import LOWER_IS_BETTER
 
 STATE_FILE = "trainer_state.json"
 METRICS_FILE = "metrics.jsonl"
@@ -61,7 +62,7 @@ class Progress(NamedTuple):
     """How the judged steps went.
 
     Attributes:
-        best: the step with the highest figure, the first of equals; None before any was judged.
+        best: the step with the best figure, the first of equals; None before any was judged.
         stop: whether the figure has not been beaten for long enough.
     """
 
@@ -72,10 +73,12 @@ class Progress(NamedTuple):
 def progress_of(log: Iterable[Entry], best_by: str, patience: int | None) -> Progress:
     """The best judged step so far, and whether it has not been beaten `patience` times."""
     best, value, since = None, float("-inf"), 0
+    sign = -1 if best_by in LOWER_IS_BETTER else 1
     for entry in log:
-        if (figure := entry.get(f"eval_{best_by}")) is None:
+        if (told := entry.get(f"eval_{best_by}")) is None:
             continue
         since += 1
+        figure = sign * told
         if figure > value:
             best, value, since = int(entry["step"]), figure, 0
     return Progress(best, patience is not None and since >= patience)
@@ -159,6 +162,10 @@ def _listener(folder: Path, on_progress: Told | None) -> Any:
     from transformers import TrainerCallback
 
     class Listener(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # A resumed Trainer would go by the checkpoint's.
+            state.save_steps = args.save_steps
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if on_progress is not None:
                 on_progress(state.global_step, state.max_steps, {})

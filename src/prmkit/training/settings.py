@@ -12,6 +12,12 @@ from prmkit.settings import at_least
 
 logger = logging.getLogger(__name__)
 
+EXTRA = "curves"
+"""The extra of prmkit that brings trackio."""
+
+LOWER_IS_BETTER = ("calibration_error", "brier", "unscored")
+"""Figures of which the lowest is the best."""
+
 Curves = Literal["auto", "none", "trackio", "wandb", "tensorboard"]
 
 
@@ -61,9 +67,10 @@ class WatchSettings:
             the end alone.
         patience: end after so many evaluations in a row without a better figure; the model is the
             one of the best evaluation in any case.
-        best_by: the figure that says which is the best.
-        report_to: where live curves go; auto is trackio where it is installed. metrics.jsonl is
-            written in any case.
+        best_by: the figure that says which is the best: the highest one, but of errors
+            (calibration_error, brier, unscored) the lowest.
+        report_to: where live curves go; auto is trackio where it is installed (the extra curves).
+            metrics.jsonl is written in any case.
     """
 
     eval_every: int = 0
@@ -84,6 +91,10 @@ class WatchSettings:
         Raises:
             InvalidSetting: saying what is missing.
         """
+        if not has_held_out and self.best_by != WatchSettings.best_by:
+            raise InvalidSetting(
+                "best_by has no meaning without held-out solutions to evaluate on (--eval FILE)"
+            )
         if self.eval_every and not has_held_out:
             raise InvalidSetting(
                 "eval_every has no meaning without held-out solutions to evaluate on (--eval FILE)"
@@ -103,6 +114,8 @@ class WatchSettings:
         if self.report_to == "auto":
             logger.info("no live curves: trackio is not installed; the figures are in a file")
             return ()
+        how = f"'prmkit[{EXTRA}]'" if name == "trackio" else name
         raise InvalidSetting(
-            f"report_to is {name}, which is not installed. Install it with: pip install {name}"
+            f"report_to is {name}, which is not installed. Install it with: pip install {how}; or "
+            "leave it out: metrics.jsonl is written in any case"
         )

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord
-from prmkit.records import Record, StepLabels
+from prmkit.records import Record, StepLabels, Unscored
 from prmkit.scorers.families.base import Discriminative, Implicit, Rendered
 from prmkit.scorers.separators import guard
 
@@ -55,7 +55,8 @@ class Dropped:
     """What is not trained on, and why.
 
     Attributes:
-        unlabelled: records without a labelled step, or without what else they should teach.
+        unlabelled: records without a labelled step, or without what else they should teach;
+            among them those that could not be labelled.
         too_long: records of which not even the first labelled step fits; critiques that do not.
         cut: records that lost their last steps, whole ones.
         cut_labels: labelled steps lost so.
@@ -86,6 +87,11 @@ class Label(NamedTuple):
     step: int
     target: float
     weight: float
+
+
+def is_open(record: Record) -> bool:
+    """Whether a record has no labels and says why: who was to label it could not."""
+    return record.labels is None and any(isinstance(one, Unscored) for one in record.scores)
 
 
 def labels_for(record: Record, kind: Literal["shares", "ratings"]) -> StepLabels:
@@ -121,7 +127,8 @@ def taught_by(record: Record, what: Taught, weighting: Weighting = "none") -> li
     """What a record teaches.
 
     An outcome is that of the whole solution (``trajectory.correct``), taught at its last step;
-    where it is not known, the label of the last labelled step, taught there.
+    where it is not known, the label of the last labelled step, taught there. A record that says
+    why it has no labels teaches nothing.
 
     Args:
         record: with labels of the kind, or with a known outcome.
@@ -135,6 +142,8 @@ def taught_by(record: Record, what: Taught, weighting: Weighting = "none") -> li
     if what == "outcome" and trajectory.correct is not None:
         last = len(trajectory.steps) - 1
         return [Label(last, float(trajectory.correct), 1.0)] if last >= 0 else []
+    if is_open(record):
+        return []
     labels = labels_for(record, "ratings" if what == "ratings" else "shares")
     sure = labels.certainty if weighting == "certainty" else None
     found = [

@@ -25,7 +25,7 @@ from prmkit.checkpoints import (
     read_note,
     save_model,
 )
-from prmkit.errors import InvalidSetting, MissingDependency, NothingToMeasure
+from prmkit.errors import InvalidSetting, MissingDependency, NothingToMeasure, PrmkitError
 from prmkit.records import Record
 from prmkit.scorers.families.base import Discriminative
 from prmkit.settings import above, at_least
@@ -36,6 +36,7 @@ from prmkit.training.card import card
 from prmkit.training.checkpoints import (
     Claim,
     alone,
+    check_free,
     checked,
     discard,
     folder_of,
@@ -100,6 +101,8 @@ class TrainSettings:
         above(0, epochs=self.epochs, learning_rate=self.learning_rate)
         at_least(1, save_every=self.save_every)
         at_least(0, warmup=self.warmup, weight_decay=self.weight_decay)
+        if self.warmup > 1:
+            raise InvalidSetting(f"warmup is {self.warmup!r}; it is a share of the steps, up to 1")
         if self.max_tokens is not None:
             at_least(1, max_tokens=self.max_tokens)
 
@@ -169,7 +172,12 @@ def prepare(
     base = find_checkpoint(settings.base)
     family = family_of(kind, settings.family)
     tokenizer = load_tokenizer(base)
-    limit = settings.max_tokens or getattr(load_config(base), "max_position_embeddings", None)
+    limit: int | None = getattr(load_config(base), "max_position_embeddings", None)
+    if limit is not None and settings.max_tokens is not None and settings.max_tokens > limit:
+        raise InvalidSetting(
+            f"max_tokens is {settings.max_tokens}, and the model in {str(base)!r} reads {limit}"
+        )
+    limit = settings.max_tokens or limit
     aim = objective(kind, family, tokenizer, settings.loss, implicit=implicit, weighting=weighting)
     examples, dropped = examples_of(records, kind, family, tokenizer, limit, weighting)
     if not examples:
@@ -223,6 +231,24 @@ class Parts(NamedTuple):
     watch: WatchSettings = WatchSettings()
     implicit: ImplicitSettings = ImplicitSettings()
 
+    @classmethod
+    def of(
+        cls,
+        batches: BatchSettings | None = None,
+        machine: MachineSettings | None = None,
+        adapters: AdapterSettings | None = None,
+        watch: WatchSettings | None = None,
+        implicit: ImplicitSettings | None = None,
+    ) -> Parts:
+        """The settings that are given, and defaults for the others."""
+        return cls(
+            batches or BatchSettings(),
+            machine or MachineSettings(),
+            adapters or AdapterSettings(),
+            watch or WatchSettings(),
+            implicit or ImplicitSettings(),
+        )
+
 
 def train(
     records: Sequence[Record],
@@ -259,17 +285,11 @@ def train(
 
     Raises:
         CheckpointError: if the model to start from cannot be loaded.
-        RunFolderError: if the checkpoints beside ``out`` belong to other settings or data, or
-            are damaged, or another process is at work there.
+        RunFolderError: if there is something else at ``out``; or the checkpoints beside it belong
+            to other settings or data, or are damaged, or another process is at work there.
         PrmkitError: as `prepare`, or if the loss is no finite number.
     """
-    parts = Parts(
-        batches or BatchSettings(),
-        machine or MachineSettings(),
-        adapters or AdapterSettings(),
-        watch or WatchSettings(),
-        implicit or ImplicitSettings(),
-    )
+    parts = Parts.of(batches, machine, adapters, watch, implicit)
     world, first = processes()
     parts.machine.check(world)
     parts.watch.check(held_out is not None)
@@ -277,7 +297,7 @@ def train(
     prepared = prepare(records, settings, parts.implicit)
     if prepared.dropped and first:
         logger.warning("left out: %s", prepared.dropped)
-    look = _look(held_out, prepared, parts.batches)
+    look = looks_of(held_out, prepared, parts.batches)
     n_steps = n_steps_of(prepared, settings, parts.batches)
     claim = _claim(settings, parts, prepared.examples, held_out)
     _check_installed()
@@ -288,10 +308,11 @@ def train(
         if on_progress is not None:
             on_progress(n_steps, n_steps, {})
         return _result(settings.out, prepared)
+    check_free(settings.out, _models(settings, parts))
     with alone(folder, claim, first=first):
         resume = newest(folder)
         if resume is None or not _is_last(resume, n_steps, parts.watch):
-            how = _loop_settings(settings, parts, n_steps, curves)
+            how = _loop_settings(settings, parts, n_steps, curves, claim)
             _run(prepared, settings, parts, how, folder, world, resume, look, on_progress)
         # All have looked at the checkpoints before they go, and the model is there for all.
         meet()
@@ -299,6 +320,12 @@ def train(
             _export(settings, parts, prepared, folder, claim, sources)
         meet()
     return _result(settings.out, prepared)
+
+
+def _models(settings: TrainSettings, parts: Parts) -> list[Path]:
+    """The folders of the models that a training reads."""
+    names = (settings.base, parts.implicit.reference)
+    return [find_checkpoint(name) for name in names if name is not None]
 
 
 def processes() -> tuple[int, bool]:
@@ -339,7 +366,8 @@ def _run(
 ) -> None:
     model = loop.trainable(_start(settings, parts, prepared), prepared.objective)
     rank = int(os.environ.get("RANK", "0"))
-    place = Place(find_checkpoint(settings.base), folder, parts.batches, rank, world)
+    base = find_checkpoint(settings.base)
+    place = Place(base, folder, parts.batches, rank, world, parts.machine.bf16)
     examples = prepared.objective.complete(prepared.examples, model, place)
     plans = plans_of(prepared, settings, parts.batches, how.n_steps, world)
     steps = loop.Steps(examples, plans, prepared.objective, parts.batches.share)
@@ -354,9 +382,14 @@ def _check_installed() -> None:
         raise MissingDependency("accelerate", "train", "training")
 
 
-def _look(
+def looks_of(
     held_out: HeldOut | None, prepared: Prepared, batches: BatchSettings
 ) -> runner.Look | None:
+    """What judges a model in training; None where nothing is held out.
+
+    Raises:
+        InvalidSetting: if models of the kind cannot be judged on the way.
+    """
     if held_out is None:
         return None
     if not isinstance(prepared.family, Discriminative):
@@ -407,6 +440,11 @@ def _export(
     states.load_weights(model, chosen)
     if parts.adapters.lora_rank:
         model = merged(model)
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise PrmkitError(
+            f"the weights of {chosen} are no finite numbers; remove {folder}, and give a lower "
+            "learning rate"
+        )
     step = int(chosen.name.removeprefix("checkpoint-"))
     note = {
         "family": prepared.family.name,
@@ -415,7 +453,7 @@ def _export(
         "loss": prepared.objective.loss,
         "step": step,
         "run": claim.digest,
-        **prepared.objective.note(_found_again(settings.base)),
+        **prepared.objective.note(settings.base),
     }
     files = {
         runner.METRICS_FILE: (folder / runner.METRICS_FILE).read_text(encoding="utf-8"),
@@ -425,11 +463,6 @@ def _export(
     }  # fmt: skip
     save_model(settings.out, model, prepared.tokenizer, note, files)
     discard(folder)
-
-
-def _found_again(name: str) -> str:
-    """A model as it is found from another folder too."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def figures_at(log: Iterable[Mapping[str, float]], step: int) -> dict[str, float]:
@@ -459,7 +492,7 @@ def _result(out: Path, prepared: Prepared) -> TrainResult:
 
 
 def _loop_settings(
-    settings: TrainSettings, parts: Parts, n_steps: int, curves: tuple[str, ...]
+    settings: TrainSettings, parts: Parts, n_steps: int, curves: tuple[str, ...], claim: Claim
 ) -> runner.LoopSettings:
     return runner.LoopSettings(
         n_steps=n_steps,
@@ -472,7 +505,8 @@ def _loop_settings(
         checkpoint_gradients=settings.checkpoint_gradients,
         sharded=parts.machine.parallel == "sharded",
         report_to=curves,
-        name=settings.out.name,
+        # Trackers go on with a run of the same name: this one's, interrupted, and no other's.
+        name=f"{settings.out.name}-{claim.digest[:8]}",
         eval_every=parts.watch.eval_every,
         patience=parts.watch.patience,
         best_by=parts.watch.best_by,
@@ -480,7 +514,7 @@ def _loop_settings(
 
 
 _FREE = ("base", "out", "save_every", "checkpoint_gradients")
-"""Settings on which what is learnt does not depend; the files of the base count, not its place."""
+"""Settings on which what is learnt does not depend; the files of models count, not their place."""
 
 
 def _claim(
@@ -491,11 +525,10 @@ def _claim(
 ) -> Claim:
     """What the checkpoints of a run belong to."""
     told = {k: v for k, v in asdict(settings).items() if k not in _FREE}
-    told |= (
-        asdict(parts.implicit)
-        | asdict(parts.adapters)
-        | {"precision": "bf16" if parts.machine.bf16 else "float32"}
-    )
+    told |= asdict(parts.implicit) | asdict(parts.adapters)
+    told["precision"] = "bf16" if parts.machine.bf16 else "float32"
+    if parts.implicit.reference is not None:
+        told["reference"] = fingerprint(find_checkpoint(parts.implicit.reference))
     if held_out is not None:
         told |= {k: v for k, v in asdict(parts.watch).items() if k != "report_to"}
     judged = held_out.records if held_out else ()

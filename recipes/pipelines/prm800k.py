@@ -1,6 +1,6 @@
 """Train a PRM from nothing on human ratings, PRM800K's, and see what it learnt.
 
-    python recipes/6_prm800k.py TRAIN TEST OUT [--epochs 1] [--hidden 128] [--results FILE]
+    python recipes/pipelines/prm800k.py TRAIN TEST OUT [--epochs 1] [--hidden 128] [--results FILE]
 
 TRAIN and TEST are files of PRM800K. Tokenizer and model are made here: a small BPE of the training
 texts, a small Llama of random weights. It learns from every rated alternative of every step;

@@ -199,6 +199,8 @@ def test_what_is_set_reaches_the_policy():
     asked = []
 
     class Asked(ScriptedPolicy):
+        takes_ids = False
+
         def complete(self, prefixes, n, settings, seeds, first=None):
             asked.append((settings, list(seeds)))
             return super().complete(prefixes, n, settings, seeds, first)
@@ -221,6 +223,8 @@ def test_what_is_set_reaches_the_policy():
 
 def test_an_error_on_one_beam_leaves_the_others_alive():
     class Failing(ScriptedPolicy):
+        takes_ids = False
+
         def complete(self, prefixes, n, settings, seeds, first=None):
             found = super().complete(prefixes, n, settings, seeds, first)
             return [
@@ -237,6 +241,8 @@ def test_an_error_on_one_beam_leaves_the_others_alive():
 
 def test_no_error_text_becomes_a_step():
     class Failing(ScriptedPolicy):
+        takes_ids = False
+
         def complete(self, prefixes, n, settings, seeds, first=None):
             return [[failed("connection lost")] * n for _ in prefixes]
 

@@ -7,6 +7,7 @@ drawn and some cannot be scored.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tempfile
@@ -25,6 +26,7 @@ from prmkit.search.run import Algorithm
 from prmkit.search.settings import Budget, SearchSettings
 from prmkit.search.trace import Event, read_events
 from prmkit.search.tree import Cost
+from prmkit.splitting import by_line
 
 WORDS = ("a", "bb", "日本", "e\u0301", "<s>", "\u2028", "Step 1:", "+ - ки")
 SETTINGS = SearchSettings(
@@ -54,7 +56,8 @@ class Maze(NamedTuple):
     def script(self, prefix: Trajectory, rng: random.Random) -> str:
         """The rest of a solution."""
         lines = []
-        for i in range(len(prefix.steps), self.most):
+        written = sum(bool(line.strip()) for line in prefix.text.split("\n"))
+        for i in range(written, self.most):
             if rng.random() < self.blank:
                 lines.append("\n")
             if rng.random() < self.long:
@@ -72,34 +75,30 @@ class Maze(NamedTuple):
 
 
 class MazePolicy(ScriptedPolicy):
-    """The maze's policy; counts what it draws, and fails where the maze says so."""
+    """The maze's policy; counts what it draws, and fails where the maze says so.
 
-    def __init__(self, maze: Maze):
-        super().__init__(maze.script)
+    Args:
+        maze: the maze.
+        takes_ids: whether it goes on from tokens.
+    """
+
+    def __init__(self, maze: Maze, takes_ids: bool = True):
+        super().__init__(maze.script, split=by_line)
+        self.takes_ids = takes_ids
         self._fails = maze.fails
         self.drawn = Cost()
 
-    def complete(
-        self,
-        prefixes: Sequence[Trajectory],
-        n: int,
-        settings: SamplingSettings,
-        seeds: Sequence[int],
-        first: Sequence[int] | None = None,
-    ) -> list[list[Completion]]:
-        """See `prmkit.policies.base.Policy.complete`."""
-        found = super().complete(prefixes, n, settings, seeds, first)
-        begin = [0] * len(prefixes) if first is None else first
-        kept: list[list[Completion]] = []
-        for of_prefix, seed, start in zip(found, seeds, begin, strict=True):
-            kept.append([])
-            for i, completion in enumerate(of_prefix, start):
-                lost = random.Random(f"{seed}/{i}/fails").random() < self._fails
-                kept[-1].append(failed("the maze") if lost else completion)
-                if not lost:
-                    more = Cost(completions=1, policy_tokens=completion.n_tokens)
-                    self.drawn = self.drawn.plus(more)
-        return kept
+    def _completions(
+        self, prefix: Trajectory, n: int, settings: SamplingSettings, seed: int, begin: int
+    ) -> list[Completion]:
+        found = []
+        for i, one in enumerate(super()._completions(prefix, n, settings, seed, begin), begin):
+            lost = random.Random(f"{seed}/{i}/fails").random() < self._fails
+            found.append(failed("the maze") if lost else one)
+            if not lost:
+                more = Cost(completions=1, policy_tokens=one.n_tokens)
+                self.drawn = self.drawn.plus(more)
+        return found
 
 
 def judge(problem: Problem, text: str) -> Outcome:
@@ -130,8 +129,10 @@ def _go(
     budget: Budget | None = None,
     driving: DriveSettings | None = None,
     traces: Path | None = None,
+    tokens: bool = True,
 ) -> _Went:
-    policy, scorer = MazePolicy(maze), ScriptedScorer(maze.score)
+    policy = MazePolicy(maze, takes_ids=tokens)
+    scorer = ScriptedScorer(maze.score, extends=tokens)
     events: dict[str, list[dict[str, Any]]] = {}
 
     def note(problem: Problem, event: Event) -> None:
@@ -157,9 +158,17 @@ def _expect(holds: bool, law: str, detail: str) -> None:
         raise LawBroken(f"{law}: {detail}")
 
 
-def _tree(found: Found) -> list[Any]:
+def _tree(found: Found, prompts: bool = True) -> list[Any]:
+    """The tree; a request that is cut in two by a kill reads its prompt twice."""
     return [
-        (node.path, node.text, node.finish, node.scores, node.cost) for node in found.root.walk()
+        (
+            node.path,
+            node.text,
+            node.finish,
+            node.scores,
+            node.cost if prompts else node.cost._replace(prompt_tokens=0, cached_tokens=0),
+        )
+        for node in found.root.walk()
     ]
 
 
@@ -176,17 +185,14 @@ BUDGETS = (
 
 def never_more_than_the_budget(algorithm: Algorithm) -> None:
     """No limit is passed, and something is found all the same."""
-    for maze in MAZES:
-        for budget in BUDGETS:
-            for found in _go(algorithm, maze, budget=budget).found:
-                _expect(
-                    budget.fits(found.cost),
-                    "never more than the budget",
-                    f"{found.cost} of {budget} in {maze}",
-                )
-                _expect(
-                    found.ended in ("done", "budget"), "a search ends", f"{found.ended} in {maze}"
-                )
+    for maze, budget, tokens in itertools.product(MAZES, BUDGETS, (True, False)):
+        for found in _go(algorithm, maze, budget=budget, tokens=tokens).found:
+            _expect(
+                budget.fits(found.cost),
+                "never more than the budget",
+                f"{found.cost} of {budget} in {maze}",
+            )
+            _expect(found.ended in ("done", "budget"), "a search ends", f"{found.ended} in {maze}")
 
 
 def one_trace_whatever_drives(algorithm: Algorithm) -> None:
@@ -220,6 +226,20 @@ def one_trace_whatever_drives(algorithm: Algorithm) -> None:
             )
 
 
+def tokens_or_text(algorithm: Algorithm) -> None:
+    """What a policy and a scorer can go on from changes what is paid, and nothing else."""
+    for maze in MAZES:
+        one, other = _go(algorithm, maze), _go(algorithm, maze, tokens=False)
+        for mine, theirs in zip(one.found, other.found, strict=True):
+            _expect(
+                mine.answer == theirs.answer
+                and [(n.path, n.text, n.finish) for n in mine.root.walk()]
+                == [(n.path, n.text, n.finish) for n in theirs.root.walk()],
+                "tokens or text, the tree is the same",
+                f"{_tree(mine)}\n{_tree(theirs)}",
+            )
+
+
 def same_seed_same_trace(algorithm: Algorithm) -> None:
     """Every event is the same, and in the same order, when a search is run again."""
     for maze in MAZES:
@@ -231,8 +251,8 @@ def same_seed_same_trace(algorithm: Algorithm) -> None:
 
 def the_ledger_adds_up(algorithm: Algorithm) -> None:
     """What the traces say was spent is what the policy drew and the scorer read."""
-    for maze in MAZES:
-        went = _go(algorithm, maze)
+    for maze, tokens in itertools.product(MAZES, (True, False)):
+        went = _go(algorithm, maze, tokens=tokens)
         total = Cost()
         for found in went.found:
             total = total.plus(found.cost)
@@ -266,7 +286,7 @@ def resumes_where_it_was(algorithm: Algorithm) -> None:
             left.write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])
             again = _go(algorithm, maze, 1, traces=Path(folder))
             _expect(
-                _tree(again.found[0]) == _tree(whole.found[0]),
+                _tree(again.found[0], False) == _tree(whole.found[0], False),
                 "resumes where it was",
                 f"killed after {kept} of {len(lines)} events",
             )
@@ -331,6 +351,7 @@ SearchLaw = Callable[[Algorithm], None]
 SEARCH_LAWS: tuple[SearchLaw, ...] = (
     never_more_than_the_budget,
     one_trace_whatever_drives,
+    tokens_or_text,
     same_seed_same_trace,
     the_ledger_adds_up,
     resumes_where_it_was,

@@ -11,7 +11,7 @@ from prmkit.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 COMMANDS = (
-    "quickstart", "score", "evaluate", "compare", "sample", "label", "merge", "recut", "train",
+    "quickstart", "score", "evaluate", "compare", "search", "sample", "label", "merge", "recut", "train",
     "convert", "calibrate", "models", "convert-model", "doctor",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from prmkit.errors import PrmkitError
 app = App(
     name="prm",
     version=__version__,
-    help="Process reward models: label steps, train, score, evaluate.",
+    help="Process reward models: label steps, train, score, evaluate, search.",
     help_epilogue=(
         "Exit codes: 0 done; 1 an error, told on standard error; 2 wrong usage; 3 done, but some "
         "rows were skipped or solutions not scored; 130 interrupted. An interrupted command goes "
@@ -30,6 +30,7 @@ for _name, _help in {
     "score": "Score the steps of solutions, and mark the first suspected error.",
     "evaluate": "Measure a model, or scores that are there, on a benchmark.",
     "compare": "Set evaluations side by side, with paired differences and tests.",
+    "search": "Search solutions of problems, guided by step scores, within a budget.",
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by rollouts.",
     "merge": "Merge ratings that several annotators gave, and tell how they agree.",

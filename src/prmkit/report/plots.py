@@ -46,13 +46,19 @@ class _Frame(NamedTuple):
         return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 1)
 
 
-def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
-    """Lines over the number of samples, on a logarithmic axis.
+def curves(
+    numbers: Sequence[float],
+    lines: Sequence[Line],
+    label: str,
+    axis: str = "samples per problem (N)",
+) -> Markup:
+    """Lines over numbers, on a logarithmic axis.
 
     Args:
-        numbers: of samples, rising.
+        numbers: such as of samples, rising, above 0.
         lines: with one value per number.
         label: what the picture shows, for those who cannot see it.
+        axis: what the numbers are.
     """
     frame = _Frame(640, 340, 52, 146, 16, 46)
     values = [
@@ -61,16 +67,16 @@ def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
     low, high = _around(min(values), max(values))
     span = math.log2(numbers[-1]) - math.log2(numbers[0]) or 1.0
 
-    def at(n: int, value: float) -> tuple[float, float]:
+    def at(n: float, value: float) -> tuple[float, float]:
         share = (math.log2(n) - math.log2(numbers[0])) / span
         return frame.x(share), frame.y((value - low) / (high - low))
 
     parts = [_grid(frame, low, high)]
     for n in numbers:
         x, _ = at(n, low)
-        parts.append(_text(x, frame.height - 26, str(n), "tick middle"))
+        parts.append(_text(x, frame.height - 26, f"{n:g}", "tick middle"))
     middle = frame.x(0.5)
-    parts.append(_text(middle, frame.height - 6, "samples per problem (N)", "tick middle"))
+    parts.append(_text(middle, frame.height - 6, axis, "tick middle"))
     ends = _spread([at(numbers[-1], line.values[-1])[1] for line in lines], 15)
     for line, end in zip(lines, ends, strict=True):
         points = [at(n, v) for n, v in zip(numbers, line.values, strict=True)]
@@ -85,7 +91,7 @@ def curves(numbers: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
             parts.append(
                 Markup(
                     '<circle class="dot {}" cx="{}" cy="{}" r="3.2"><title>{}</title></circle>'
-                ).format(line.kind, x, y, f"{line.name}, N = {n}: {value:.3f}")
+                ).format(line.kind, x, y, f"{line.name}, {n:g}: {value:.3f}")
             )
         name = f"{line.name} {line.values[-1]:.2f}"
         parts.append(_text(frame.width - frame.right + 10, end + 4, name, f"name {line.kind}"))

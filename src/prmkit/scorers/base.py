@@ -58,5 +58,9 @@ class PrefixScorer(Scorer, Protocol):
 class CountingScorer(Scorer, Protocol):
     """A scorer that knows how many tokens it reads."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it does here."""
+
     def n_tokens(self, trajectories: Sequence[Trajectory]) -> list[int]:
         """Tokens of each trajectory as the model reads it; 0 where it cannot be read."""

@@ -29,10 +29,10 @@ from pydantic import (
     model_validator,
 )
 
-from prmkit.errors import CheckpointError, InvalidRecord, NothingToMeasure
+from prmkit.errors import CheckpointError, InvalidRecord, NothingToMeasure, ScoringError
 from prmkit.files import write_json
-from prmkit.records import Semantics, StepScores, Trajectory, Unscored
-from prmkit.scorers.base import Scorer
+from prmkit.records import Problem, Semantics, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.base import CountingScorer, PrefixScorer, Scorer
 from prmkit.scorers.families.reading import sigmoid
 from prmkit.scorers.logistic import fit_logistic
 
@@ -222,3 +222,49 @@ class CalibratedScorer:
             )
             for result in self._scorer.score(trajectories)
         ]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the scorer that is calibrated counts the tokens that it reads."""
+        return isinstance(self._scorer, CountingScorer) and self._scorer.counts
+
+    def n_tokens(self, trajectories: Sequence[Trajectory]) -> list[int]:
+        """See `prmkit.scorers.base.CountingScorer.n_tokens`.
+
+        Raises:
+            ScoringError: if the scorer that is calibrated does not count them.
+        """
+        if not isinstance(self._scorer, CountingScorer):
+            raise ScoringError(f"{self._scorer.name} does not count the tokens that it reads")
+        return self._scorer.n_tokens(trajectories)
+
+    @property
+    def extends(self) -> bool:
+        """Whether the scorer that is calibrated goes on from prefixes."""
+        return isinstance(self._scorer, PrefixScorer) and self._scorer.extends
+
+    def start(self, problem: Problem) -> Any:
+        """See `prmkit.scorers.base.PrefixScorer.start`."""
+        return self._prefixes.start(problem)
+
+    def extend(self, states: Sequence[Any], steps: Sequence[Step]) -> tuple[list[float], list[Any]]:
+        """See `prmkit.scorers.base.PrefixScorer.extend`."""
+        values, new = self._prefixes.extend(states, steps)
+        return [self._calibrator(value) for value in values], new
+
+    def extend_by(
+        self, states: Sequence[Any], steps: Sequence[Sequence[Step]]
+    ) -> tuple[list[list[float]], list[Any]]:
+        """See `prmkit.scorers.base.PrefixScorer.extend_by`."""
+        values, new = self._prefixes.extend_by(states, steps)
+        return [[self._calibrator(value) for value in own] for own in values], new
+
+    def length(self, state: Any) -> int:
+        """See `prmkit.scorers.base.PrefixScorer.length`."""
+        return self._prefixes.length(state)
+
+    @property
+    def _prefixes(self) -> PrefixScorer:
+        if not isinstance(self._scorer, PrefixScorer):
+            raise ScoringError(f"{self._scorer.name} does not go on from prefixes; use score()")
+        return self._scorer

@@ -121,6 +121,8 @@ class DiscriminativeScorer:
         self._tree: PrefixTree | None = None
         self.name = Path(path).name
 
+    counts = True
+
     @property
     def semantics(self) -> Semantics:
         """What its scores mean."""

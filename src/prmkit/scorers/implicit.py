@@ -59,6 +59,8 @@ class ImplicitScorer:
         limits = [m.context for m in (self._model, self._reference) if m and m.context]
         self._context = min(limits, default=None)
 
+    counts = True
+
     @property
     def semantics(self) -> Semantics:
         """What its scores mean."""

@@ -29,6 +29,8 @@ class ScriptedScorer:
         extends: whether it goes on from prefixes.
     """
 
+    counts = True
+
     def __init__(
         self,
         score: StepScore,

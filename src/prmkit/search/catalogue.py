@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from prmkit.search.rebase import rebase
 from prmkit.search.requests import Search
 from prmkit.search.run import Algorithm
 from prmkit.search.self_consistency import adaptive_self_consistency
+from prmkit.search.settings import SearchSettings
 
 ALGORITHMS: dict[str, Callable[..., Search]] = {
     "greedy": greedy,
@@ -129,6 +131,26 @@ def algorithm(name: str, **options: Any) -> Algorithm:
     return partial(function, **{**(preset.options if preset else {}), **options})
 
 
+def with_preset(name: str, settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:
+    """The settings that a preset runs with.
+
+    Args:
+        name: of an algorithm or a preset.
+        settings: what differs from the defaults in them stands.
+
+    Returns:
+        The settings, and those of them that are the preset's.
+    """
+    preset = PRESETS.get(name)
+    usual = SearchSettings()
+    changed = {
+        field: value
+        for field, value in (preset.settings if preset else {}).items()
+        if getattr(settings, field) == getattr(usual, field)
+    }
+    return replace(settings, **changed), changed
+
+
 def options_of(function: Callable[..., Search]) -> dict[str, Any]:
     """The options of an algorithm, with their types."""
     types = typing.get_type_hints(function)
@@ -146,12 +168,13 @@ def _read(name: str, value: Any, kind: Any) -> Any:
         if value not in choices:
             raise InvalidSetting(f"{name} is {value!r}; it is one of {', '.join(choices)}")
         return value
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
     try:
         if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
         found = kind(value)
+        if found != float(value):
+            raise ValueError
     except (ValueError, TypeError, KeyError):
-        raise InvalidSetting(f"{name} is {value!r}; it is a {kind.__name__}") from None
-    if kind is int and float(value) != found:
-        raise InvalidSetting(f"{name} is {value!r}; it is a whole number")
+        raise InvalidSetting(f"{name} is {value!r}; it is {wanted}") from None
     return found

@@ -134,15 +134,16 @@ def search(
         Speaker(policy, settings),
         None if scorer is None else Judging(scorer),
         judge,
-        _grouping(settings.answers),
+        grouping(settings.answers),
     )
     _check(budget, tools)
     about = {
         "algorithm": describe(algorithm),
-        "settings": asdict(settings),
+        "settings": {**asdict(settings), "split": settings.splitting},
         "budget": asdict(budget),
         "policy": policy.name,
         "scorer": None if scorer is None else scorer.name,
+        "semantics": None if scorer is None else scorer.semantics,
     }
     begin = _Beginning(algorithm, settings, budget, tools, about, traces, on_event, driving.strict)
     waiting = iter(problems)
@@ -230,7 +231,8 @@ def trace_name(problem_id: str) -> str:
     return f"{readable}-{hashlib.sha256(problem_id.encode()).hexdigest()[:10]}.jsonl"
 
 
-def _grouping(answers: Answers) -> Callable[[Sequence[str | None]], list[int | None]]:
+def grouping(answers: Answers) -> Callable[[Sequence[str | None]], list[int | None]]:
+    """How answers are put into classes of equal ones."""
     if answers == "equivalent":
         return group_answers
 

@@ -64,7 +64,7 @@ class Judging:
     def __init__(self, scorer: Scorer):
         self.scorer = scorer
         self._prefixes = scorer if isinstance(scorer, PrefixScorer) and scorer.extends else None
-        self._counting = scorer if isinstance(scorer, CountingScorer) else None
+        self._counting = scorer if isinstance(scorer, CountingScorer) and scorer.counts else None
         # Tokenizers are not made for several threads at once.
         self._alone = threading.Lock()
 

@@ -165,7 +165,10 @@ def _expanded(
     if shallow:
         drawn = yield from expand([x.node for x in shallow], width, score=True)
         for leaf, found in zip(shallow, drawn, strict=True):
-            leaf.children = [_Place(c, _worth(scene, c), leaf) for c in usable([found])]
+            # The same step again is the same place.
+            apart = {(child.text, child.finish): child for child in reversed(usable([found]))}
+            children = sorted(apart.values(), key=lambda child: child.number)
+            leaf.children = [_Place(child, _worth(scene, child), leaf) for child in children]
     for leaf in leaves:
         for place in leaf.line():
             place.waiting -= 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prmkit.aggregate import Aggregation
-from prmkit.errors import InvalidSetting
+from prmkit.errors import InvalidSetting, UnknownName
 from prmkit.policies.base import SamplingSettings
 from prmkit.search.tree import Cost
 from prmkit.settings import at_least
+from prmkit.splitting import splitter
 
 Answers = Literal["equivalent", "text"]
 Choice = Literal["weighted", "majority", "best", "algorithm"]
@@ -22,9 +23,10 @@ class SearchSettings:
     Attributes:
         temperature: of the policy.
         top_p: of the policy; see `SamplingSettings`.
-        step_stop: texts that end a step; they stay at its end. \n and \t may be written so.
         split: how a whole solution becomes steps (blank_line, line, number, sentence, thought,
-            marker:TEXT).
+            marker:TEXT); by default blank_line (line, of the embedded world).
+        step_stop: texts that end a step and stay at its end; by default what the split is made at,
+            where that is a text: blank_line, line and marker:TEXT.
         max_step_tokens: a step ends here at the latest; one that does is a dead end, no solution.
         max_tokens: the same of a solution that is drawn as a whole.
         answer_ends: a step that states a boxed answer ends the solution.
@@ -38,8 +40,8 @@ class SearchSettings:
 
     temperature: float = 0.8
     top_p: float = 1.0
-    step_stop: tuple[str, ...] = ("\n\n",)
-    split: str = "blank_line"
+    split: str | None = None
+    step_stop: tuple[str, ...] = ()
     max_step_tokens: int = 512
     max_tokens: int = 2048
     answer_ends: bool = True
@@ -50,12 +52,34 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         at_least(1, max_step_tokens=self.max_step_tokens, max_tokens=self.max_tokens)
+        splitter(self.splitting)
         self.drawing(whole=False)
-        if not self.step_stop:
+        for name, known in (("choice", Choice), ("answers", Answers), ("aggregation", Aggregation)):
+            if getattr(self, name) not in get_args(known):
+                raise UnknownName(name, getattr(self, name), get_args(known))
+
+    @property
+    def splitting(self) -> str:
+        """The name of the splitter."""
+        return self.split or "blank_line"
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end a step.
+
+        Raises:
+            InvalidSetting: if there is none.
+        """
+        if self.step_stop:
+            return self.step_stop
+        kind, _, marker = self.splitting.partition(":")
+        known = {"blank_line": ("\n\n",), "line": ("\n",), "marker": (marker,)}
+        if kind not in known:
             raise InvalidSetting(
-                "step_stop is empty, so no step would end before the solution does; give the text "
-                "that ends a step, such as \\n\\n"
+                f"a search draws step by step, and no text ends a step of {self.splitting}; give "
+                "the text that does (--step-stop)"
             )
+        return known[kind]
 
     def drawing(
         self, *, whole: bool, temperature: float | None = None, limit: int | None = None
@@ -66,7 +90,7 @@ class SearchSettings:
             temperature=self.temperature if temperature is None else temperature,
             top_p=self.top_p,
             max_new_tokens=most if limit is None else min(limit, most),
-            stop=() if whole else self.step_stop,
+            stop=() if whole else self.stops,
         )
 
 

@@ -73,7 +73,7 @@ class Speaker:
     def __init__(self, policy: Policy, settings: SearchSettings):
         self.policy, self._settings = policy, settings
         self._tokens = policy if isinstance(policy, TokenPolicy) and policy.takes_ids else None
-        self._split: Splitter = splitter(settings.split)
+        self._split: Splitter = splitter(settings.splitting)
 
     @property
     def counts_prompts(self) -> bool:

@@ -1,0 +1,252 @@
+"""A recorded search, read again: its tree, and what another scorer would have chosen of its pool.
+
+The text is there already, so a replay costs no policy token. What it tells is who picks better from
+the same candidates; a search that is guided by another scorer would have written others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from prmkit.errors import FormatError, InvalidSetting, NothingToMeasure
+from prmkit.policies.sampling import Judge
+from prmkit.records import Problem, Semantics, StepScores
+from prmkit.scorers.base import Scorer
+from prmkit.search.choice import Chosen, choose
+from prmkit.search.requests import Pool
+from prmkit.search.settings import SearchSettings
+from prmkit.search.trace import Event, read_events
+from prmkit.search.tree import Cost, Node
+from prmkit.splitting import splitter
+
+
+class Recorded(NamedTuple):
+    """A search that a trace tells of.
+
+    Attributes:
+        problem: what was solved.
+        about: how: algorithm, settings, budget, policy and scorer.
+        root: of the tree, with the scores that were noted.
+        nodes: of the tree, by path.
+        notes: what the algorithm decided.
+        end: the choice, where the search came to it.
+        path: of the trace.
+    """
+
+    problem: Problem
+    about: Mapping[str, Any]
+    root: Node
+    nodes: dict[tuple[int, ...], Node]
+    notes: list[Event]
+    end: Event | None
+    path: Path
+
+    @property
+    def cost(self) -> Cost:
+        """All that was spent."""
+        total = Cost()
+        for node in self.nodes.values():
+            total = total.plus(node.cost)
+        return total
+
+    @property
+    def candidates(self) -> Pool:
+        """What was chosen from; every whole solution where the search did not come to its end."""
+        if self.end is None or self.end["ended"] != "done":
+            return Pool(tuple(node for node in self.root.walk() if node.is_finished))
+        nodes = tuple(self.nodes[tuple(path)] for path in self.end["candidates"])
+        return Pool(nodes)
+
+
+def traces_in(path: Path | str) -> list[Path]:
+    """A trace, or all traces of a folder or of a run's folder.
+
+    Raises:
+        NothingToMeasure: if there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    for folder in (path / "traces", path):
+        found = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+        if found:
+            return found
+    raise NothingToMeasure(
+        f"{path} holds no trace of a search; give a trace, or the run folder of prm search"
+    )
+
+
+def recorded(path: Path | str) -> Recorded:
+    """Read a trace.
+
+    Raises:
+        FormatError: if it is none, or a line of it does not fit the lines before.
+    """
+    path = Path(path)
+    start: Event | None = None
+    notes: list[Event] = []
+    end: Event | None = None
+    nodes: dict[tuple[int, ...], Node] = {}
+    split: Callable[[str], list[str]] | None = None
+    for line, event in enumerate(read_events(path), 1):
+        try:
+            if event["event"] == "start":
+                start = event
+                nodes[()] = Node(Problem.model_validate(event["problem"]))
+                split = splitter(event["settings"]["split"])
+            elif event["event"] == "child":
+                assert split is not None
+                _grow(nodes, event, split)
+            elif event["event"] == "score":
+                _score(nodes, event)
+            elif event["event"] == "note":
+                notes.append(event)
+                if event["kind"] == "cut":
+                    _cut(nodes, event)
+            elif event["event"] == "end":
+                end = event
+        except (KeyError, TypeError, ValidationError, AssertionError) as error:
+            raise FormatError(f"no event that fits here ({error!r})", path, line) from None
+    if start is None:
+        raise FormatError("the trace is empty", path)
+    return Recorded(nodes[()].problem, start, nodes[()], nodes, notes, end, path)
+
+
+def _grow(
+    nodes: dict[tuple[int, ...], Node], event: Event, split: Callable[[str], list[str]]
+) -> None:
+    *before, number = event["path"]
+    parent = nodes[tuple(before)]
+    known = nodes.get(tuple(event["path"]))
+    if known is not None:
+        # It could not be drawn, and was drawn again.
+        parent.children.remove(known)
+    text = event["text"]
+    pieces = split(text) if event["whole"] else [text]
+    steps = (parent.lead + pieces[0], *pieces[1:]) if text.strip() else ()
+    node = Node(
+        parent.problem,
+        parent,
+        number,
+        text=text,
+        steps=steps,
+        finish=event["finish"],
+        error=event.get("error"),
+        cost=Cost(*event["cost"]),
+    )
+    if node.is_open and not steps:
+        node.lead = parent.lead + text
+    nodes[node.path] = node
+
+
+def _score(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
+    node = nodes[tuple(event["path"])]
+    values = event.get("values")
+    node.scores = None if values is None else tuple(values)
+    node.unscored = event.get("unscored")
+    node.cost = node.cost.plus(Cost(*event["cost"]))
+
+
+def _cut(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
+    *before, number = event["path"]
+    parent, whole = nodes[tuple(before)], nodes[tuple(event["of"])]
+    steps = whole.steps[: event["steps"]]
+    text = "".join(steps).removeprefix(parent.lead)
+    nodes[tuple(event["path"])] = Node(parent.problem, parent, number, text=text, steps=steps)
+
+
+def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
+    """Tokens and seconds spent, and the candidates, whenever there is one more.
+
+    A whole solution is a candidate once it is scored, or at once where the search scores nothing.
+    """
+    scores = search.about["scorer"] is not None
+    tokens = 0
+    there: list[Node] = []
+    for event in read_events(search.path):
+        if event["event"] not in ("child", "score"):
+            continue
+        tokens += Cost(*event["cost"]).tokens
+        node = search.nodes[tuple(event["path"])]
+        if node.is_finished and (event["event"] == "score") == scores:
+            there.append(node)
+            yield tokens, float(event["t"]), list(there)
+
+
+class Replayed(NamedTuple):
+    """What would have been chosen.
+
+    Attributes:
+        recorded: the search.
+        chosen: by the other scorer, or in the other way.
+        answer: of it.
+        correct: whether that is right, where known.
+        before: the answer that the search itself gave, and whether that is right.
+    """
+
+    recorded: Recorded
+    chosen: Chosen
+    answer: str | None
+    correct: bool | None
+    before: tuple[str | None, bool | None]
+
+
+def replay(
+    searches: Iterable[Recorded],
+    scorer: Scorer | None,
+    settings: SearchSettings,
+    judge: Judge,
+    group: Callable[[Sequence[str | None]], list[int | None]],
+) -> Iterator[Replayed]:
+    """Choose again from recorded candidates.
+
+    Args:
+        searches: from `recorded`.
+        scorer: scores the candidates anew; None keeps the scores that were noted.
+        settings: how to choose: choice and aggregation count, nothing else.
+        judge: the answer of a solution, and whether it is right.
+        group: classes of equal answers.
+
+    Raises:
+        InvalidSetting: if the noted scores are to be kept and there are none.
+    """
+    for search in searches:
+        pool = search.candidates
+        nodes = [node for node in pool.nodes if node.is_finished]
+        semantics: Semantics = search.about.get("semantics") or "correctness"
+        if scorer is not None:
+            semantics = scorer.semantics
+            unique = {id(node): node for node in nodes}
+            found = scorer.score([node.trajectory() for node in unique.values()])
+            for node, scored in zip(unique.values(), found, strict=True):
+                node.scores = scored.values if isinstance(scored, StepScores) else None
+        elif settings.choice != "majority" and nodes and all(n.scores is None for n in nodes):
+            raise InvalidSetting(
+                f"{search.path} holds no scores of its candidates; name a model to score them "
+                "(--model), or choose by majority (--choice majority)"
+            )
+        outcomes = {id(node): judge(search.problem, node.solution()) for node in nodes}
+
+        def value(node: Node, semantics: Semantics = semantics) -> float:
+            found = node.value(settings.aggregation, semantics)
+            return float("-inf") if found is None else found
+
+        def answers(
+            given: Sequence[Node], outcomes: Mapping[int, Any] = outcomes
+        ) -> list[int | None]:
+            return group([outcomes[id(node)].answer for node in given])
+
+        chosen = choose(Pool(tuple(nodes)), settings.choice, value, answers, semantics)
+        own = None if chosen.node is None else outcomes[id(chosen.node)]
+        end = search.end or {}
+        yield Replayed(
+            search,
+            chosen,
+            None if own is None else own.answer,
+            None if own is None else own.correct,
+            (end.get("answer"), end.get("correct")),
+        )

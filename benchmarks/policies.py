@@ -34,7 +34,7 @@ from prmkit.embedded.quickstart import SAMPLING, judge, split_lines
 from prmkit.embedded.vocabulary import build_tokenizer
 from prmkit.embedded.world import problems
 from prmkit.files import write_json
-from prmkit.policies.base import SamplingSettings
+from prmkit.policies.base import Drawn, SamplingSettings
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.sampling import sample
 from prmkit.records import Problem, Trajectory
@@ -248,6 +248,80 @@ def same_texts(policy: HFPolicy, setting: Setting, device: str) -> None:
             )
 
 
+def beam_search(
+    policy: HFPolicy, prefixes: Sequence[Sequence[int]], sampling: SamplingSettings
+) -> tuple[list[Drawn], int]:
+    """Steps from four beams of each prefix, four from each, eight deep; which go on is drawn.
+
+    Returns:
+        All that was drawn, and the different tokens of the tree of it.
+    """
+    rng = random.Random(0)
+    beams = [[list(ids)] for ids in prefixes]
+    found: list[Drawn] = []
+    distinct: set[tuple[int, ...]] = set()
+    for level in range(8):
+        asked = [ids for of_prefix in beams for ids in of_prefix]
+        counts = [4 if level else 16] * len(asked)
+        seeds = [rng.randrange(2**31) for _ in asked]
+        drawn = iter(policy.continue_ids(asked, counts, sampling, seeds))
+        for at, of_prefix in enumerate(beams):
+            longer = []
+            for ids in of_prefix:
+                for one in next(drawn):
+                    found.append(one)
+                    whole = (*ids, *(one.ids or ()))
+                    distinct |= {whole[:n] for n in range(1, len(whole) + 1)}
+                    if one.completion.finish != "eos" and one.ids is not None:
+                        longer.append(list(whole))
+            beams[at] = rng.sample(longer, min(4, len(longer)))
+    return found, len(distinct)
+
+
+def prefix_cache(setting: Setting, device: str) -> dict[str, Any]:
+    """What a search by steps takes with kept prefixes and without, and what it computes."""
+    seconds: dict[str, list[float]] = {"kept": [], "not kept": []}
+    told: dict[str, dict[str, Any]] = {}
+    texts: dict[str, list[str]] = {}
+    for _ in range(ROUNDS):
+        for name in seconds:
+            policy = HFPolicy(
+                setting.folder, device=device, max_rows=ROWS, max_kept=0 if name != "kept" else None
+            )
+            ids = [policy.question_ids(prefix.problem) for prefix in setting.prefixes]
+            policy.continue_ids([ids[0][:4]], [1], setting.sampling, [0])
+            before, start = policy.computed, time.perf_counter()
+            drawn, distinct = beam_search(policy, ids, setting.sampling)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - start)
+            computed = policy.computed - before
+            told[name] = {"computed": computed, "computed_to_distinct": computed / distinct}
+            texts[name] = [one.completion.text for one in drawn]
+    same = sum(a == b for a, b in zip(texts["kept"], texts["not kept"], strict=True))
+    medians = {name: statistics.median(of) for name, of in seconds.items()}
+    return {
+        "prefixes": len(setting.prefixes),
+        "steps": len(texts["kept"]),
+        "same_steps": same,
+        "ways": {name: {"seconds": medians[name], **told[name]} for name in seconds},
+        "times_faster": medians["not kept"] / medians["kept"],
+    }
+
+
+def searches_of(large: Path) -> list[Setting]:
+    """What is searched: problems of the shipped policy's world by lines, and long texts."""
+    steps = SamplingSettings(temperature=0.8, max_new_tokens=64, stop=("\n",))
+    real = [Trajectory(problem=problem) for problem in problems("test", 8)]
+    long = SamplingSettings(temperature=0.8, max_new_tokens=24)
+    return [
+        Setting("policy prefix cache, shipped policy, 8 problems", WEIGHTS / "policy", real, steps),
+        Setting(
+            "policy prefix cache, random model, 256 tokens", large, long_prefixes(1, 256), long
+        ),
+    ]
+
+
 def settings_of(large: Path) -> list[Setting]:
     """What is measured."""
     found = [Setting("shipped policy", WEIGHTS / "policy", real_prefixes(64), SAMPLING, 2)]
@@ -292,6 +366,19 @@ def main() -> None:
                     f"x{way['ours_to_this']:.2f} (CPU time x{way['ours_to_this_by_cpu_time']:.2f})",
                     flush=True,
                 )
+        for setting in searches_of(large):
+            if not setting.name.startswith(options.only):
+                continue
+            found[setting.name] = told = prefix_cache(setting, options.device)
+            print(setting.name)
+            for name, way in told["ways"].items():
+                print(
+                    f"  {name:<40} {way['seconds']:8.2f} s {way['computed']:8d} tokens computed, "
+                    f"x{way['computed_to_distinct']:.2f} of the different ones",
+                    flush=True,
+                )
+            print(f"  {told['times_faster']:.2f} times faster, {told['same_steps']} of "
+                  f"{told['steps']} steps the same", flush=True)  # fmt: skip
     on_cpu = options.device == "cpu"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     about = {

@@ -158,10 +158,12 @@ def shipped():
     return fresh, beam_search(fresh, 3)
 
 
-@pytest.mark.parametrize("ways", [{}, {"shares": False}, {"max_kept": 400}, {"max_rows": 5}])
-def test_a_search_pays_once_for_each_token(shipped, ways):
+@pytest.mark.parametrize(
+    ("ways", "shares"),
+    [({}, True), ({}, False), ({"max_kept": 400}, True), ({"max_rows": 9}, True)],
+)
+def test_a_search_pays_once_for_each_token(shipped, ways, shares):
     fresh, expected = shipped
-    shares = ways.pop("shares", True)
     policy = HFPolicy(WEIGHTS / "policy", device="cpu", **ways)
     policy._shares = shares
     found = beam_search(policy, 3)

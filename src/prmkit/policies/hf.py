@@ -98,6 +98,7 @@ class HFPolicy:
         self._eos = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._token_texts: list[str] | None = None
+        self._stopping: tuple[tuple[str, ...], torch.Tensor] | None = None
 
     @property
     def computed(self) -> int:
@@ -351,17 +352,21 @@ class HFPolicy:
 
         if not stop:
             return None
+        if self._stopping is not None and self._stopping[0] == stop:
+            return self._stopping[1]
         if self._token_texts is None:
             size = self._model.get_input_embeddings().num_embeddings
             self._token_texts = [self._text([token]) for token in range(size)]
         last = {text[-1] for text in stop}
-        return torch.tensor(
+        found = torch.tensor(
             [
                 # A token with a broken character may hold the last bytes of a stop text.
                 not last.isdisjoint(text) or "�" in text
                 for text in self._token_texts
             ]
         )
+        self._stopping = (stop, found)
+        return found
 
 
 class _Rows:

@@ -16,10 +16,10 @@ from prmkit.embedded.world import problems
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "1_score.py": [],
-    "2_label.py": ["out", "--problems", "2", "--rollouts", "2"],
+    "2_label.py": ["out", "--problems", "1", "--rollouts", "2"],
     "3_train.py": ["out", "--solutions", "64"],
     "4_evaluate.py": ["--problems", "3", "--report", "report.html"],
-    "5_judges.py": ["--problems", "4", "--samples", "4"],
+    "5_judges.py": ["--problems", "3", "--samples", "3"],
     "pipelines/prm800k.py": [
         "train.jsonl", "test.jsonl", "out", "--hidden", "32", "--results", "r.json",
     ],
@@ -36,7 +36,7 @@ SMALL = {
 }  # fmt: skip
 PRINTS = {
     "1_score.py": "<- first suspected error",
-    "2_label.py": "4 solutions in out/labelled.jsonl",
+    "2_label.py": "2 solutions in out/labelled.jsonl",
     "3_train.py": "64 solutions",
     "4_evaluate.py": "model - log-ratio, first_error/f1",
     "5_judges.py": "prm and log-ratio, fitted",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-from prmkit.embedded.solutions import write_solution
+from prmkit.checkpoints import read_note
+from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.judge import true_labels
+from prmkit.embedded.solutions import MistakeRates, write_solution
 from prmkit.embedded.world import problems
+from prmkit.formats import write_records
+from prmkit.records import Record, Step, Trajectory
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
@@ -79,3 +85,53 @@ def test_recipes_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
     runpy.run_path(str(RECIPES / name), run_name="__main__")
     assert PRINTS[name] in capsys.readouterr().out
+
+
+def test_consensus_with_a_judge_in_words_on_data_of_ones_own(tmp_path, monkeypatch, capsys):
+    """GSM8K's rows are solved, a policy judges in words, ProcessBench's rows measure."""
+    from prmkit.policies import loading
+    from prmkit.policies.scripted import ScriptedPolicy
+
+    asked = {problem.text: problem for problem in problems("train", 5)}
+    with (tmp_path / "train.jsonl").open("w") as out:
+        for problem in asked.values():
+            out.write(json.dumps({"question": problem.text, "answer": f"#### {problem.answer}"}))
+            out.write("\n")
+
+    def critic(prefix, rng):
+        told = prefix.problem.text
+        (problem,) = (problem for text, problem in asked.items() if text in told)
+        texts = re.findall(r"<paragraph_\d+>\n(.*)\n</paragraph_\d+>", told)
+        steps = tuple(Step(text=f"{text}\n") for text in texts)
+        first = true_labels(Trajectory(problem=problem, steps=steps)).first_error
+        return f"I think \\boxed{{{-1 if first is None else first}}}"
+
+    original = loading.load_policy
+    monkeypatch.setattr(
+        loading,
+        "load_policy",
+        lambda how: ScriptedPolicy(critic, "critic") if how.policy == "critic" else original(how),
+    )
+    cases = [
+        Record(trajectory=t, labels=true_labels(t))
+        for problem in problems("test", 8)
+        for t in [
+            Trajectory(
+                problem=problem,
+                steps=tuple(
+                    Step(text=text)
+                    for text in write_solution(problem, random.Random(1), MistakeRates())
+                ),
+            )
+        ]
+    ]
+    write_records(cases, tmp_path / "gsm8k.jsonl", "processbench")
+    monkeypatch.chdir(tmp_path)
+    own = ["--data", "train.jsonl", "--test", "gsm8k.jsonl", "--base", str(WEIGHTS / "policy")]
+    monkeypatch.setattr(sys, "argv", ["x", "out", *own, "--judge", "critic", "--samples", "4"])
+    runpy.run_path(str(RECIPES / "pipelines" / "qwen_consensus.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert re.search(r"\d+ of 20 kept: .*'agree': \d+", printed)
+    for name in ("rollouts", "judge", "consensus"):
+        assert f"{name}, F1: " in printed
+        assert read_note(tmp_path / "out" / name)["trained_from"] == "policy"

@@ -126,15 +126,18 @@ def test_score_marks_the_first_suspected_step(prm):
         json.dumps({"prompt": "q", "completions": ["one", "two"], "labels": [True, True]}),
     ],
 )
-def test_score_from_standard_input(text):
-    ran = subprocess.run(
-        [sys.executable, "-m", "prmkit.cli", "score", "-", "--json"],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert len(json.loads(ran.stdout)["scores"]) == 2
+def test_score_from_standard_input(prm, tmp_path, text):
+    (tmp_path / "typed").write_text(text)
+    before = os.dup(0)
+    with (tmp_path / "typed").open() as typed:
+        os.dup2(typed.fileno(), 0)
+    try:
+        code, out, err = prm("score", "-", "--json")
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert code == 0, err
+    assert len(json.loads(out)["scores"]) == 2
 
 
 def test_score_refuses_two_sources_and_none(prm, tmp_path):
@@ -169,49 +172,36 @@ def test_a_solution_too_long_is_told_not_dropped(prm, tmp_path):
     assert "not scored: 1" in err
 
 
-WATCHED = """
-import os, signal, sys
-from prmkit.cli import main
-from prmkit.scorers.discriminative import DiscriminativeScorer
-
-# A shell that runs the tests in the background has told its children to ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-stop_at, n_scored, score = int(sys.argv[1]), 0, DiscriminativeScorer.score
-
-def watched(self, trajectories):
-    global n_scored
-    if n_scored >= stop_at:
-        os.kill(os.getpid(), signal.SIGINT)
-    n_scored += len(trajectories)
-    return score(self, trajectories)
-
-DiscriminativeScorer.score = watched
-try:
-    main(sys.argv[2:])
-finally:
-    print("scored here:", n_scored, file=sys.stderr)
-"""
-
-
-def test_score_goes_on_where_it_was(tmp_path):
+def test_score_goes_on_where_it_was(prm, tmp_path, monkeypatch):
     """Stopped half way, the same command ends with the same file, scoring the rest alone."""
+    from prmkit.scorers.discriminative import DiscriminativeScorer
+
     rows = [{**STEPWISE, "prompt": f"q{i}"} for i in range(200)]
     source, out = put(tmp_path / "a.jsonl", *rows), tmp_path / "b.jsonl"
+    original = DiscriminativeScorer.score
 
     def score(stop_at, to):
-        command = [sys.executable, "-c", WATCHED, str(stop_at), "score", str(source), "-o", str(to)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        n_scored = 0
 
-    stopped = score(100, out)
-    assert stopped.returncode == 130, stopped.stderr
-    assert "give the same command again" in stopped.stderr
-    assert "scored here: 128\n" in stopped.stderr
+        def watched(self, trajectories):
+            nonlocal n_scored
+            if n_scored >= stop_at:
+                raise KeyboardInterrupt
+            n_scored += len(trajectories)
+            return original(self, trajectories)
+
+        monkeypatch.setattr(DiscriminativeScorer, "score", watched)
+        code, _, err = prm("score", source, "-o", to)
+        return code, err, n_scored
+
+    code, err, n_scored = score(100, out)
+    assert (code, n_scored) == (130, 128)
+    assert "give the same command again" in err
     assert not out.exists()
-    again = score(1000, out)
-    assert again.returncode == 0, again.stderr
-    assert "scored here: 72\n" in again.stderr
+    code, err, n_scored = score(1000, out)
+    assert (code, n_scored) == (0, 72), err
     whole = tmp_path / "c.jsonl"
-    assert "scored here: 200\n" in score(1000, whole).stderr
+    assert score(1000, whole)[2] == 200
     assert out.read_bytes() == whole.read_bytes()
 
 

@@ -110,7 +110,7 @@ def test_over_a_server(prm, sampled, tmp_path):
     weights = str(WEIGHTS / "policy")
     with FakeServer("vllm", weights, real=True, faults=0.1, kinds=("busy", "garbled")) as server:
         there = ("--server", server.url, "--tokenizer", "embedded/policy", "--concurrency", 4)
-        arguments = ("label", sampled, "--limit", 3, "--k", 2, "--json", "--max-new-tokens", 60)
+        arguments = ("label", sampled, "--limit", 1, "--k", 2, "--json", "--max-new-tokens", 60)
         priced = (*arguments, *there, "--prices", 0.5, 2, "--out", tmp_path / "out")
         code, out, err = prm(*priced)
         assert code == 0, err
@@ -123,10 +123,10 @@ def test_over_a_server(prm, sampled, tmp_path):
         records = (tmp_path / "out" / "records.jsonl").read_bytes()
         assert json.loads(prm(*priced)[1])["rollouts_this_time"] == 0
         assert (tmp_path / "out" / "records.jsonl").read_bytes() == records
-        sample = ("sample", "--limit", 2, "--samples", 2, "--json", *there)
+        sample = ("sample", "--limit", 1, "--samples", 2, "--json", *there)
         code, out, err = prm(*sample, "--out", tmp_path / "drawn")
         assert code == 0, err
-        assert json.loads(out)["problems"] == 2
+        assert json.loads(out)["problems"] == 1
     code, _, err = prm(*arguments, *there, "--attempts", 1, "--out", tmp_path / "gone")
     assert code == 1
     assert "did not answer" in " ".join(err.split())

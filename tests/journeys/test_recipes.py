@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-from prmkit.embedded.solutions import write_solution
+from prmkit.checkpoints import read_note
+from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.judge import true_labels
+from prmkit.embedded.solutions import MistakeRates, write_solution
 from prmkit.embedded.world import problems
+from prmkit.formats import write_records
+from prmkit.records import Record, Step, Trajectory
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "1_score.py": [],
-    "2_label.py": ["out", "--problems", "2", "--rollouts", "2"],
+    "2_label.py": ["out", "--problems", "1", "--rollouts", "2"],
     "3_train.py": ["out", "--solutions", "64"],
     "4_evaluate.py": ["--problems", "3", "--report", "report.html"],
-    "5_judges.py": ["--problems", "4", "--samples", "4"],
+    "5_judges.py": ["--problems", "3", "--samples", "3"],
     "pipelines/prm800k.py": [
         "train.jsonl", "test.jsonl", "out", "--hidden", "32", "--results", "r.json",
     ],
@@ -36,7 +42,7 @@ SMALL = {
 }  # fmt: skip
 PRINTS = {
     "1_score.py": "<- first suspected error",
-    "2_label.py": "4 solutions in out/labelled.jsonl",
+    "2_label.py": "2 solutions in out/labelled.jsonl",
     "3_train.py": "64 solutions",
     "4_evaluate.py": "model - log-ratio, first_error/f1",
     "5_judges.py": "prm and log-ratio, fitted",
@@ -79,3 +85,53 @@ def test_recipes_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, *SMALL[name]])
     runpy.run_path(str(RECIPES / name), run_name="__main__")
     assert PRINTS[name] in capsys.readouterr().out
+
+
+def test_consensus_with_a_judge_in_words_on_data_of_ones_own(tmp_path, monkeypatch, capsys):
+    """GSM8K's rows are solved, a policy judges in words, ProcessBench's rows measure."""
+    from prmkit.policies import loading
+    from prmkit.policies.scripted import ScriptedPolicy
+
+    asked = {problem.text: problem for problem in problems("train", 5)}
+    with (tmp_path / "train.jsonl").open("w") as out:
+        for problem in asked.values():
+            out.write(json.dumps({"question": problem.text, "answer": f"#### {problem.answer}"}))
+            out.write("\n")
+
+    def critic(prefix, rng):
+        told = prefix.problem.text
+        (problem,) = (problem for text, problem in asked.items() if text in told)
+        texts = re.findall(r"<paragraph_\d+>\n(.*)\n</paragraph_\d+>", told)
+        steps = tuple(Step(text=f"{text}\n") for text in texts)
+        first = true_labels(Trajectory(problem=problem, steps=steps)).first_error
+        return f"I think \\boxed{{{-1 if first is None else first}}}"
+
+    original = loading.load_policy
+    monkeypatch.setattr(
+        loading,
+        "load_policy",
+        lambda how: ScriptedPolicy(critic, "critic") if how.policy == "critic" else original(how),
+    )
+    cases = [
+        Record(trajectory=t, labels=true_labels(t))
+        for problem in problems("test", 8)
+        for t in [
+            Trajectory(
+                problem=problem,
+                steps=tuple(
+                    Step(text=text)
+                    for text in write_solution(problem, random.Random(1), MistakeRates())
+                ),
+            )
+        ]
+    ]
+    write_records(cases, tmp_path / "gsm8k.jsonl", "processbench")
+    monkeypatch.chdir(tmp_path)
+    own = ["--data", "train.jsonl", "--test", "gsm8k.jsonl", "--base", str(WEIGHTS / "policy")]
+    monkeypatch.setattr(sys, "argv", ["x", "out", *own, "--judge", "critic", "--samples", "4"])
+    runpy.run_path(str(RECIPES / "pipelines" / "qwen_consensus.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert re.search(r"\d+ of 20 kept: .*'agree': \d+", printed)
+    for name in ("rollouts", "judge", "consensus"):
+        assert f"{name}, F1: " in printed
+        assert read_note(tmp_path / "out" / name)["trained_from"] == "policy"

@@ -92,9 +92,10 @@ def run(*arguments):
     return ended.value.code
 
 
-@pytest.fixture
-def labelled(tmp_path):
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
     """Solutions labelled by two rollouts of each prefix; then somebody else's labels."""
+    tmp_path = tmp_path_factory.mktemp("labelled")
     assert run("sample", "--limit", 3, "--samples", 3, "--out", tmp_path / "sampled") == 0
     once = tmp_path / "once"
     arguments = ("label", tmp_path / "sampled" / "records.jsonl", "--rollouts", 2, "--out")
@@ -226,8 +227,8 @@ def test_prm_label_leaves_out_what_an_ensemble_is_sure_of(labelled, capsys):
     metrics = json.loads((folder / "gated" / "metrics.json").read_text())
     assert (metrics["solutions"], metrics["labelled"], metrics["sure"]) == (n, n - 4, 4)
     marks = ("--uncertain", "--on-disagreement", "mark")
-    assert run(*again, folder / "marked", *marks) == 0
-    marked = list(read_records(folder / "marked" / "records.jsonl"))
+    assert run(*again, folder / "sure", *marks) == 0
+    marked = list(read_records(folder / "sure" / "records.jsonl"))
     assert [m.labels for m in marked] == [r.labels for r in records]
     assert ["consensus" in m.meta for m in marked] == [i < 4 for i in range(n)]
     write_records([records[0]], folder / "bare.jsonl")

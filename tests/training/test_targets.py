@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prmkit.embedded.vocabulary import build_tokenizer
+from prmkit.checkpoints import load_tokenizer
 from prmkit.records import Problem, Record, Step, StepLabels, Trajectory
 from prmkit.scorers.families import discriminative
 from prmkit.training.targets import make_examples
@@ -11,8 +11,8 @@ from prmkit.training.targets import make_examples
 class Counting:
     """A tokenizer that notes what it is given."""
 
-    def __init__(self):
-        self.tokenizer = build_tokenizer()
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
         self.given = []
 
     def __getattr__(self, name):
@@ -23,7 +23,7 @@ class Counting:
         return self.tokenizer(text, **settings)
 
 
-def test_what_alternatives_share_is_tokenised_once():
+def test_what_alternatives_share_is_tokenised_once(tiny_lm):
     before = [Step(text=f"Ana has {n} pens.\n") for n in range(10)]
     problem = Problem(id="a", prompt="Ana?")
     records = [
@@ -33,9 +33,9 @@ def test_what_alternatives_share_is_tokenised_once():
         )
         for n in range(8)
     ]
-    family, counting = discriminative("step_end"), Counting()
+    family, counting = discriminative("step_end"), Counting(load_tokenizer(tiny_lm))
     examples, _ = make_examples(records, family, counting, None)
     assert len(counting.given) == len(set(counting.given))
-    tokenizer = build_tokenizer()
+    tokenizer = load_tokenizer(tiny_lm)
     for example, record in zip(examples, records, strict=True):
         assert example.ids == family.render(record.trajectory, tokenizer).ids

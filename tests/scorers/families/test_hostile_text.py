@@ -49,14 +49,22 @@ def trajectories(n: int) -> list[Trajectory]:
     ]
 
 
+def of_each(name: str, share: int) -> slice:
+    """One part of what there is for each family: together they see it all."""
+    return slice(FAMILIES.index(name) % share, None, share)
+
+
+@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_no_text_moves_a_position(name, scorer_of):
+def test_no_text_moves_a_position(name, share, scorer_of):
     """Each position is where the family put it; a tag elsewhere was escaped, and counted."""
     family, tokenizer = DISCRIMINATIVE[name], scorer_of(name)._backend.tokenizer
     tags = [tag for tag in family.tags if len(tag) > 1]
     n_escaped = 0
-    for trajectory in trajectories(N_TEXTS // 3):
-        ids, positions, starts, n_begin, _ = guard(trajectory, family, tokenizer, "escape").rendered
+    for trajectory in trajectories(N_TEXTS // 3)[of_each(name, share)]:
+        whole = guard(trajectory, family, tokenizer, "escape")
+        ids, positions, starts, n_begin, _ = whole.rendered
+        n_escaped += whole.escaped
         assert len(positions) == len(trajectory.steps)
         # Built once more by hand, piece by piece.
         at = len(guard(trajectory.prefix(0), family, tokenizer, "escape").rendered.ids)
@@ -71,7 +79,6 @@ def test_no_text_moves_a_position(name, scorer_of):
         for tag in tags:
             marks = [i for i, token in enumerate(ids) if token == single_token(tokenizer, tag)]
             assert marks == positions
-        n_escaped += guard(trajectory, family, tokenizer, "escape").escaped
     if tags:
         assert n_escaped > 0
 
@@ -92,8 +99,7 @@ def test_separators_can_be_errors(name, scorer_of, caplog):
 
 
 @pytest.mark.parametrize("law", SCORER_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("share", [6, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_laws(name, law, scorer_of):
-    # A third of the corners for each family: together they see them all.
-    which = FAMILIES.index(name) % 3
-    law(scorer_of(name), ugly_trajectories()[which::3])
+def test_laws(name, law, share, scorer_of):
+    law(scorer_of(name), ugly_trajectories()[of_each(name, share)])

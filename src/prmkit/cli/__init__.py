@@ -29,6 +29,7 @@ for _name, _help in {
     "quickstart": "The whole road in the embedded world: sample, label, train, score, report.",
     "score": "Score the steps of solutions, and mark the first suspected error.",
     "evaluate": "Measure a model, or scores that are there, on a benchmark.",
+    "evaluate-search": "Compare searches at equal cost (also: prm evaluate search).",
     "compare": "Set evaluations side by side, with paired differences and tests.",
     "search": "Search solutions of problems, guided by step scores, within a budget.",
     "sample": "Sample solutions of problems from a language model.",
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Tries of a request that come to a good end are nobody's concern.
     logging.getLogger("stamina").setLevel(logging.ERROR)
     try:
+        if tokens[:2] == ["evaluate", "search"]:
+            tokens = ["evaluate-search", *tokens[2:]]
         if tokens[:1] == ["train"]:
             tokens = ["train", *expanded(tokens[1:], _options_of_train)]
         command, bound, _ = app.parse_args(tokens)

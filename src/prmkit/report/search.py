@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -16,10 +16,9 @@ from prmkit.policies.sampling import Judge
 from prmkit.records import Semantics
 from prmkit.report import plots
 from prmkit.report.page import SHADES, share, write_page
-from prmkit.search.anytime import Moment, at, moments
+from prmkit.search.anytime import Moment, at, moments, settings_of
 from prmkit.search.drive import grouping
 from prmkit.search.replay import Recorded, recorded, traces_in
-from prmkit.search.settings import SearchSettings
 from prmkit.search.tree import Cost, Node
 
 TREES, NODES = 12, 600
@@ -72,7 +71,7 @@ def write_search(path: Path | str, run: Path | str, judge: Judge, *, title: str)
     """
     searches = [recorded(trace) for trace in traces_in(run)]
     about = searches[0].about
-    settings = SearchSettings(**{k: _tuple(v) for k, v in about["settings"].items()})
+    settings = settings_of(searches[0])
     group = grouping(settings.answers)
     over_time = [moments(search, settings, judge, group) for search in searches]
     total = Cost()
@@ -96,10 +95,6 @@ def write_search(path: Path | str, run: Path | str, judge: Judge, *, title: str)
             **{f"budget, {k}": v for k, v in about["budget"].items() if v is not None},
         },
     )
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _tiles(

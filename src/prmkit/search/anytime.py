@@ -23,6 +23,13 @@ from prmkit.search.tree import Node
 Floats = npt.NDArray[np.float64]
 
 
+def settings_of(search: Recorded) -> SearchSettings:
+    """The settings that a search ran with."""
+    given = search.about["settings"]
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return SearchSettings(**kept)
+
+
 class Moment(NamedTuple):
     """The state of a search when its answer may have changed.
 
@@ -89,8 +96,9 @@ def at(moments: Sequence[Moment], points: Sequence[float], of: str, what: str) -
         of: ``tokens`` or ``seconds``.
         what: ``correct`` or ``oracle``.
     """
-    spent = np.array([getattr(moment, of) for moment in moments], dtype=np.float64)
-    right = np.array([0.0, *(float(getattr(moment, what)) for moment in moments)])
+    order = sorted(moments, key=lambda moment: float(getattr(moment, of)))
+    spent = np.array([getattr(moment, of) for moment in order], dtype=np.float64)
+    right = np.array([0.0, *(float(getattr(moment, what)) for moment in order)])
     # Events of one call come at once: the last of them counts.
     found: Floats = right[np.searchsorted(spent, np.asarray(points, dtype=np.float64), "right")]
     return found

@@ -163,18 +163,30 @@ def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
     """Tokens and seconds spent, and the candidates, whenever there is one more.
 
     A whole solution is a candidate once it is scored, or at once where the search scores nothing.
+    Its score is paid for right after its text: what is drawn in one call could have been drawn and
+    scored one after the other, so that a best-of-N tells of every smaller N too.
     """
     scores = search.about["scorer"] is not None
+    events = [e for e in read_events(search.path) if e["event"] in ("child", "score")]
+    scored = {tuple(e["path"]): e for e in events if e["event"] == "score"}
     tokens = 0
     there: list[Node] = []
-    for event in read_events(search.path):
-        if event["event"] not in ("child", "score"):
+    for event in events:
+        node = search.nodes[tuple(event["path"])]
+        if event["event"] == "score" and node.is_finished:
             continue
         tokens += Cost(*event["cost"]).tokens
-        node = search.nodes[tuple(event["path"])]
-        if node.is_finished and (event["event"] == "score") == scores:
-            there.append(node)
-            yield tokens, float(event["t"]), list(there)
+        if not node.is_finished:
+            continue
+        seconds = float(event["t"])
+        if scores:
+            own = scored.get(node.path)
+            if own is None:
+                continue
+            tokens += Cost(*own["cost"]).tokens
+            seconds = float(own["t"])
+        there.append(node)
+        yield tokens, seconds, list(there)
 
 
 class Replayed(NamedTuple):

@@ -1,14 +1,14 @@
 """Implicit PRMs: step scores from outcomes alone, by the log-ratio of a policy to its reference.
 
     python recipes/pipelines/implicit_prm.py OUT [--policy MODEL | --server URL] [--base MODEL]
-        [--reference MODEL] [--data FILE --test FILE] [--problems 128] [--samples 8] [--best-of 16]
+        [--reference MODEL] [--data FILE --test FILE] [--problems 32] [--samples 8] [--best-of 16]
 
 A policy solves training problems several times; nobody looks at a step. A language model learns to
 be likelier than its reference where the final answer is right, by cross-entropy of each solution
 or by preference (DPO) of right over wrong ones of the same problem. Its log-ratio, summed over a
 step, is the step's score; the sum of all, and the lowest, pick the best of N, against the majority.
 DATA and TEST are problems with answers, in any format that `prm convert` reads (GSM8K's files).
-Without them, policy, base and problems are the embedded world's.
+Without them all is the embedded world's, whose small model learns little from so few solutions.
 
 Reference: Yuan et al. 2024, arXiv:2412.01981 and PRIME-RL/ImplicitPRM (run_ce.sh, run_dpo.sh):
 beta 0.05, learning rate 5e-7, 64 solutions, one epoch, from Llama-3.1-8B-Instruct.
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--split", default="line", help="where steps end; blank_line, …")
-    parser.add_argument("--problems", type=int, default=128)
+    parser.add_argument("--problems", type=int, default=32)
     parser.add_argument("--test-problems", type=int, default=40)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--best-of", type=int, default=16)

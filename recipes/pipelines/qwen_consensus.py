@@ -8,11 +8,11 @@ first wrong one) and by a chat model that names the first wrong paragraph. Where
 one the solution is kept, and a head with two classes learns from it; so it does from each
 labeller's whole set. The three are measured on ProcessBench (TEST: its file or folder).
 
-Without these all is the embedded world's: its policy; its PRM, which is trained further; its
-solutions as the benchmark. No model there judges in words: the log-ratio of its base to its policy
-does, the first step below -1. Reference: Zhang et al. 2025, arXiv:2501.07301 (500,000 queries, 6 to
-8 solutions of each; 40 % survive; F1 40.1 of rollouts alone, 46.5 of the judge alone; after the
-filter 66.5). Their head has two layers and ours one; learning rate and batch are ours.
+Without these all is the embedded world's: its policy, its solutions as the benchmark, and its PRM,
+trained further; so few solutions hardly change its verdicts, but show how true the labels are. The
+judge there is the log-ratio of base to policy: the first step below -1. Reference: Zhang et al.
+2025, arXiv:2501.07301 (500,000 queries, 6 to 8 solutions each; 40 % survive; F1 40.1 by rollouts,
+46.5 by the judge, 66.5 after the filter). Their head has two layers, ours one; rates are ours.
 """
 
 from __future__ import annotations

@@ -126,16 +126,17 @@ def test_score_marks_the_first_suspected_step(prm):
         json.dumps({"prompt": "q", "completions": ["one", "two"], "labels": [True, True]}),
     ],
 )
-def test_score_from_standard_input(prm, tmp_path, text):
+def test_score_from_standard_input(prm, tmp_path, monkeypatch, text):
     (tmp_path / "typed").write_text(text)
     before = os.dup(0)
     with (tmp_path / "typed").open() as typed:
         os.dup2(typed.fileno(), 0)
-    try:
-        code, out, err = prm("score", "-", "--json")
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
+        monkeypatch.setattr(sys, "stdin", typed)
+        try:
+            code, out, err = prm("score", "-", "--json")
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
     assert code == 0, err
     assert len(json.loads(out)["scores"]) == 2
 

@@ -28,7 +28,7 @@ def metrics(folder):
 
 
 def test_a_budget_labels_as_far_as_it_goes_and_more_of_it_goes_on(prm, sampled, tmp_path):
-    arguments = ("label", sampled, "--k", 4, "--json", "-o")
+    arguments = ("label", sampled, "--limit", 6, "--k", 4, "--json", "-o")
     assert prm(*arguments, tmp_path / "whole")[0] == 0
     whole = list(read_records(tmp_path / "whole" / "records.jsonl"))
     assert {r.labels.source for r in whole} == {"monte_carlo, 4 rollouts"}
@@ -68,10 +68,22 @@ def test_no_resume_begins_anew(prm, sampled, tmp_path):
 
 
 def test_omega_labels_steps_of_its_own_rollouts(prm, sampled, tmp_path):
-    arguments = ("label", sampled, "--method", "omega", "--k", 4, "--searches", 5, "--json")
+    arguments = (
+        "label",
+        sampled,
+        "--method",
+        "omega",
+        "--limit",
+        2,
+        "--k",
+        4,
+        "--searches",
+        3,
+        "--json",
+    )
     code, out, err = prm(*arguments, "--out", tmp_path / "out")
     assert code == 0, err
-    assert json.loads(out)["solutions"] == 4
+    assert json.loads(out)["solutions"] == 2
     records = list(read_records(tmp_path / "out" / "records.jsonl"))
     assert len(records) > 4
     for record in records:
@@ -123,7 +135,7 @@ def test_over_a_server(prm, sampled, tmp_path):
         records = (tmp_path / "out" / "records.jsonl").read_bytes()
         assert json.loads(prm(*priced)[1])["rollouts_this_time"] == 0
         assert (tmp_path / "out" / "records.jsonl").read_bytes() == records
-        sample = ("sample", "--limit", 1, "--samples", 2, "--json", *there)
+        sample = ("sample", "--limit", 1, "--samples", 2, "--json", "--max-new-tokens", 60, *there)
         code, out, err = prm(*sample, "--out", tmp_path / "drawn")
         assert code == 0, err
         assert json.loads(out)["problems"] == 1

@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prmkit.errors import AmbiguousFormat, FormatError, LabelPolicyNeeded, UnknownName
@@ -180,9 +180,25 @@ def test_own_format_loses_nothing(tmp_path_factory, some, suffix):
     assert list(read_records(path, "prmkit")) == some
 
 
-@pytest.mark.parametrize("name", [n for n in WRITABLE if n not in ("prmkit", "gsm8k")])
+OTHERS = [n for n in WRITABLE if n not in ("prmkit", "gsm8k")]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@settings(max_examples=25)
 @given(record=records(), data=st.data())
 def test_any_record_is_kept_or_refused_never_garbled(tmp_path_factory, name, record, data):
+    keep_or_refuse(tmp_path_factory, name, record, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+@settings(max_examples=400)
+@given(record=records(), data=st.data())
+def test_so_are_many(tmp_path_factory, name, record, data):
+    keep_or_refuse(tmp_path_factory, name, record, data)
+
+
+def keep_or_refuse(tmp_path_factory, name, record, data):
     labels = data.draw(step_labels(len(record.trajectory.steps), kinds=("hard",)))
     if name not in ("gsm8k_solutions", "openai_chat"):
         assume(any(v is not None for v in labels.values))

@@ -49,7 +49,7 @@ def adaptive(
     at_once: int = 2,
     sure: float = 0.95,
     trust: float = 1.0,
-    agreement: float = 0.3,
+    agreement: float = 0.1,
     repair: float = 0.5,
 ) -> Search:
     """Draw solutions until the answer is settled, n at most, or as far as the budget goes.

@@ -7,7 +7,7 @@ scored. So one run tells of all smaller budgets at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 def settings_of(search: Recorded) -> SearchSettings:
     """The settings that a search ran with."""
     given = search.about["settings"]
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return SearchSettings(**kept)
 
 

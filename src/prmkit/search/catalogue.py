@@ -146,7 +146,7 @@ def with_preset(name: str, settings: SearchSettings) -> tuple[SearchSettings, di
     changed = {
         field: value
         for field, value in (preset.settings if preset else {}).items()
-        if getattr(settings, field) == getattr(usual, field)
+        if getattr(settings, field) == getattr(usual, field) != value
     }
     return replace(settings, **changed), changed
 

@@ -185,15 +185,19 @@ class _Beginning(NamedTuple):
             None if self.traces is None else Path(self.traces) / trace_name(problem.id),
             None if self.on_event is None else partial(self.on_event, problem),
         )
-        return Run(
-            problem,
-            self.algorithm,
-            self.settings,
-            self.budget,
-            self.tools,
-            trace,
-            strict=self.strict,
-        )
+        try:
+            return Run(
+                problem,
+                self.algorithm,
+                self.settings,
+                self.budget,
+                self.tools,
+                trace,
+                strict=self.strict,
+            )
+        except BaseException:
+            trace.close()
+            raise
 
 
 class Rounds:

@@ -11,9 +11,10 @@ The modules in the order in which a trajectory travels:
     training      labels to weights
     scorers       who judges: trajectories to step scores
     aggregate     step scores to one number
+    search        better answers, guided by step scores, within a budget
     evaluation    is the judge right?
     embedded      a small world of word problems with a small policy and a small PRM
-    testing       the laws of scorers and policies, for your own ones
+    testing       the laws of scorers, policies and searches, for your own ones
 
 The names below come from them, loaded when they are first used: importing prmkit loads neither
 torch nor transformers.

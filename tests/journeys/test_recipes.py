@@ -26,6 +26,7 @@ SMALL = {
     "3_train.py": ["out", "--solutions", "64"],
     "4_evaluate.py": ["--problems", "3", "--report", "report.html"],
     "5_judges.py": ["--problems", "3", "--samples", "3"],
+    "6_search.py": ["--limit", "2", "--n", "4", "--out", "out"],
     "pipelines/prm800k.py": [
         "train.jsonl", "test.jsonl", "out", "--hidden", "32", "--results", "r.json",
     ],
@@ -46,6 +47,7 @@ PRINTS = {
     "3_train.py": "64 solutions",
     "4_evaluate.py": "model - log-ratio, first_error/f1",
     "5_judges.py": "prm and log-ratio, fitted",
+    "6_search.py": "report: out/report.html",
     "pipelines/prm800k.py": "180 labelled steps",
     "pipelines/math_shepherd.py": "soft, best_of_4/min: ",
     "pipelines/qwen_consensus.py": "consensus, F1: ",

@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 TRL := .venv-trl
+ITS := .venv-its
 CODE := src tests scripts $(wildcard benchmarks recipes)
 
-.PHONY: demo test test-slow test-gpu test-server trl check bench docs format weights clean
+.PHONY: demo test test-slow test-gpu test-server trl its check bench docs format weights clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
@@ -46,6 +47,15 @@ trl:                    ## TRL in an environment of its own, for benchmarks/trai
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/pip install --quiet --progress-bar off torch==2.13.0
 	$(TRL)/bin/pip install --quiet --progress-bar off trl==1.13.0 transformers==5.24.0
+
+# its_hub beside prmkit's own packages: searches are measured against it.
+its: $(READY)           ## its_hub in an environment of its own, for benchmarks/its_hub_peer.py
+	test -x $(ITS)/bin/python || $(PYTHON) -m venv $(ITS)
+	$(ITS)/bin/pip install --quiet --progress-bar off its_hub==1.2.0
+	$(ITS)/bin/python -c 'import sysconfig; from pathlib import Path; \
+	  site = Path(sysconfig.get_path("purelib")); \
+	  ours = site.as_posix().replace("$(ITS)", "$(VENV)"); \
+	  (site / "prmkit.pth").write_text(f"import site; site.addsitedir({ours!r})\n")'
 
 check: $(READY)         ## format, lint, types, import contract, sizes
 	$(BIN)/ruff format --check $(CODE)

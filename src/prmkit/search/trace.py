@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ Event = Mapping[str, Any]
 OnEvent = Callable[[Event], None]
 
 VERSION = 1
+SYNC = 5.0
+"""Seconds after which what was written is forced to disk."""
 
 
 class Trace:
@@ -44,6 +47,7 @@ class Trace:
         """What was in the file already, to be gone on from."""
         self._on_event = on_event
         self._file = None
+        self._synced = time.monotonic()
         first = {"event": "start", "version": VERSION, **about}
         if path is not None:
             path = Path(path)
@@ -59,7 +63,7 @@ class Trace:
         self.write([first], known=bool(self.found))
 
     def write(self, events: list[dict[str, Any]], known: bool = False) -> None:
-        """Note events; they are on disk when this returns.
+        """Note events; a process that is killed then has not lost them.
 
         Args:
             events: what happened.
@@ -69,14 +73,23 @@ class Trace:
         if self._file is not None and events and not known:
             for event in events:
                 self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+            # A killed process loses nothing that was flushed; a machine that loses power, seconds.
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._synced > SYNC:
+                self.sync()
         if self._on_event is not None:
             for event in events:
                 self._on_event(event)
 
+    def sync(self) -> None:
+        """See that all of it is on disk."""
+        if self._file is not None and not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, all of it on disk."""
+        self.sync()
         if self._file is not None:
             self._file.close()
 

@@ -144,7 +144,7 @@ SWEEP = {
     "repair": (0.0, 0.3),
     "iterations": (1, 3),
     "ancestors": (False, True),
-    "kept": (1, 2),
+    "burn_in": (0, 2),
 }
 WITH = {
     "ceiling": {"n": 7},
@@ -158,6 +158,7 @@ WITH = {
     "tempering": {"ess": 1.0},
     "scheme": {"ess": 1.0},
     "patience": {"below": 0.5, "n": 9},
+    "particle-gibbs": {"n": 4},
     "adaptive-self-consistency": {"sure": 0.8},
 }
 

@@ -90,7 +90,7 @@ def test_where_nothing_is_scored_nothing_is_kept():
     found, events = run(lambda prefix, rng: "= 1", lambda *_: None, n=3, iterations=3)
     assert {e["path"] for e in events if e.get("kind") == "keep"} == {None}
     assert len(found.candidates) == 9
-    assert found.answer == "= 1"
+    assert found.node.solution() == "= 1"
 
 
 def test_the_others_are_drawn_without_the_kept_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import partial
 
 import numpy as np
@@ -45,6 +46,18 @@ def script(prefix, rng):
         text += letter + "\n"
 
 
+def likely(prefix, text, ends_there):
+    """The logarithm of how likely the script writes a text."""
+    steps = tuple(step.text.strip() for step in prefix.steps)
+    chance = 1.0
+    for letter in text.split():
+        if ends(steps):
+            return -math.inf
+        chance *= chances(steps)[LETTERS.index(letter)]
+        steps = (*steps, letter)
+    return math.log(chance) if ends(steps) == ends_there else -math.inf
+
+
 def score(problem, steps):
     return value(tuple(step.strip() for step in steps))
 
@@ -73,7 +86,7 @@ def estimated(name, runs, **options):
     found = search(
         [Problem(id=str(i), prompt="?") for i in range(runs)],
         partial(algorithm(name, **options)),
-        ScriptedPolicy(script),
+        ScriptedPolicy(script, likely=likely),
         ScriptedScorer(score),
         settings=settings,
         judge=lambda problem, text: Outcome(text, None),

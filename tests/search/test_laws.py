@@ -27,6 +27,7 @@ OTHERS = [
     ("dvts", {"n": 4, "width": 2, "lookahead": 1, "max_steps": 4}),
     ("particle-filter", {"n": 5, "scheme": "residual", "ess": 1.0, "absorbing": False}),
     ("mcts", {"n": 5, "width": 2}),
+    ("particle-gibbs", {"n": 3, "iterations": 3, "ess": 1.0, "max_steps": 4, "ancestors": True}),
     ("beam", {"n": 1, "width": 1}),
 ]
 CASES = [(name, SMALL.get(name, {})) for name in {**ALGORITHMS, **PRESETS}] + OTHERS

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
 import pytest
 
 from letters import distance, estimated, exactly
-from prmkit.errors import InvalidSetting
+from prmkit.embedded.build import WEIGHTS
+from prmkit.embedded.world import problems
+from prmkit.errors import InvalidSetting, SearchError
+from prmkit.policies.hf import HFPolicy
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem
 from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.catalogue import algorithm
 from prmkit.search.drive import search
 from prmkit.search.particles import Filter, Population, resampled
-from prmkit.search.settings import SearchSettings
+from prmkit.search.replay import recorded, traces_in
+from prmkit.search.settings import Budget, SearchSettings
+from prmkit.search.trace import read_events
 from prmkit.search.tree import Node
 
 
@@ -124,3 +130,158 @@ def test_the_others_are_drawn_without_the_kept_one():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(InvalidSetting):
         run(**options)
+
+
+@pytest.mark.parametrize("increments", [True, False])
+def test_ancestors_move_no_expectation(increments):
+    found = estimated(
+        "particle-gibbs", 16, n=3, iterations=60, ess=1.0, increments=increments, ancestors=True
+    )
+    assert distance(found, exactly(increments)) < 0.06
+
+
+LONG = 7
+
+
+def coins(prefix, rng):
+    return "\n".join(rng.choice("ab") for _ in range(len(prefix.steps), LONG))
+
+
+def of_coins(prefix, text, ends):
+    return len(text.split()) * math.log(0.5)
+
+
+def begins_wrong(**how):
+    """How far each search is, on average, from what solutions begin with: a and b alike."""
+    settings = SearchSettings(step_stop=("\n",), split="line", answers="text", aggregation="last")
+    found = search(
+        [Problem(id=str(i), prompt="?") for i in range(16)],
+        algorithm("particle-gibbs", n=3, iterations=12, ess=1.0, **how),
+        ScriptedPolicy(coins, likely=of_coins),
+        ScriptedScorer(lambda _, steps: 0.8 if steps[-1][0] == "b" else 0.2),
+        settings=settings,
+    )
+    shares = [
+        sum(
+            w
+            for node, w in zip(one.candidates, one.weights, strict=True)
+            if node.solution()[0] == "b"
+        )
+        for one in found
+    ]
+    return float(np.mean(np.abs(np.array(shares) - 0.5)))
+
+
+def test_ancestors_let_beginnings_change():
+    """Many steps and few particles: all come to begin as the kept one does, but for ancestors."""
+    assert begins_wrong(ancestors=False) > 0.35
+    assert begins_wrong(ancestors=True) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("policy", "top_p", "match"),
+    [
+        (ScriptedPolicy(coins), 1.0, "does not tell.*ancestors=false"),
+        (ScriptedPolicy(coins, likely=of_coins), 0.9, "top_p is 0.9; set it to 1.*ancestors=false"),
+    ],
+)
+def test_ancestors_are_refused_before_anything_is_drawn(policy, top_p, match):
+    settings = SearchSettings(step_stop=("\n",), split="line", top_p=top_p)
+    scorer = ScriptedScorer(lambda _, steps: 0.5)
+    how = algorithm("particle-gibbs", ancestors=True)
+    found = search([Problem(id="p", prompt="?")], how, policy, scorer, settings=settings)
+    with pytest.raises(SearchError, match=match):
+        next(found)
+    assert policy.requests == []
+
+
+def with_ancestors(folder=None, budget=None, score=lambda _, steps: 0.8, policy=None, **how):
+    settings = SearchSettings(step_stop=("\n",), split="line", answers="text", aggregation="last")
+    (found,) = search(
+        [Problem(id="p", prompt="?")],
+        algorithm("particle-gibbs", **{"n": 3, "iterations": 4, "ess": 1.0, **how}, ancestors=True),
+        policy or ScriptedPolicy(coins, likely=of_coins),
+        ScriptedScorer(score, extends=False),
+        settings=settings,
+        budget=budget,
+        traces=folder,
+    )
+    return found
+
+
+def test_copies_and_readings_are_in_the_trace(tmp_path):
+    found = with_ancestors(tmp_path)
+    (path,) = traces_in(tmp_path)
+    again = recorded(path)
+    copies = [node for node in found.root.walk() if node.of is not None]
+    assert copies
+    assert [
+        (n.path, n.text, n.steps, n.finish, n.cost, n.scores, n.of and n.of.path)
+        for n in again.root.walk()
+    ] == [
+        (n.path, n.text, n.steps, n.finish, n.cost, n.scores, n.of and n.of.path)
+        for n in found.root.walk()
+    ]
+    told = [event for event in read_events(path) if event["event"] == "likelihood"]
+    assert found.cost.readings == len(told) > 20
+    assert again.cost == found.cost
+    for event in told:
+        node, after = again.nodes[tuple(event["path"])], again.nodes[tuple(event["after"])]
+        assert event["log"] == pytest.approx((node.n_steps - after.n_steps) * math.log(0.5))
+        # The question's mark-up, id and text, and the solution.
+        assert event["cost"] == [0, 0, 4 + len(node.solution()), 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("calls", range(20, 140, 7))
+def test_readings_are_within_the_budget(calls):
+    found = with_ancestors(budget=Budget(calls=calls))
+    assert calls - 1 <= found.cost.calls <= calls
+    assert found.ended == "budget"
+    assert all(node.of is None for node in found.candidates)
+    prices = Budget(dollars=calls * 1e-5, prices=(1.0, 0.0, 0.0))
+    assert prices.fits(with_ancestors(budget=prices).cost)
+
+
+def test_a_rest_that_cannot_be_scored_is_put_behind_nobody():
+    """Nor does the kept particle lose its weight there."""
+    seen = []
+
+    def score(_, steps):
+        seen.append(steps)
+        # Some step in the middle cannot be scored after some beginnings; the end always can.
+        key = "".join(steps)
+        return None if len(steps) in (2, 3) and hash_of(key) < 0.3 else 0.2 + 0.6 * hash_of(key)
+
+    def hash_of(text):
+        return random.Random(text).random()
+
+    found = with_ancestors(score=score, n=5, iterations=30)
+    for node in found.candidates:
+        assert all(part.unscored is None for part in node.line()[1:])
+    assert any(part.of is not None for node in found.candidates for part in node.line())
+    assert sum(found.weights) == pytest.approx(1.0)
+
+
+def test_a_language_model_tells_its_likelihoods(tmp_path):
+    policy = HFPolicy(WEIGHTS / "policy", device="cpu")
+    settings = SearchSettings(step_stop=("\n",), split="line", max_step_tokens=40)
+    (problem,) = problems("test", 1)
+    (found,) = search(
+        [problem],
+        algorithm("particle-gibbs", n=3, iterations=3, ess=1.0, ancestors=True),
+        policy,
+        ScriptedScorer(lambda _, steps: random.Random("".join(steps)).random(), extends=False),
+        settings=settings,
+        traces=tmp_path,
+    )
+    events = list(read_events(traces_in(tmp_path)[0]))
+    told = [event for event in events if event["event"] == "likelihood"]
+    nodes = {node.path: node for node in found.root.walk()}
+    assert told
+    for event in told:
+        node, after = nodes[tuple(event["path"])], nodes[tuple(event["after"])]
+        ids, more = policy.question_ids(problem), []
+        for part in node.line():
+            (ids if len(part.path) <= len(after.path) else more).extend(part.ids or ())
+        (log,) = policy.log_likelihoods([ids], [more], [node.finish == "eos"], 0.8)
+        assert (event["log"] or -math.inf) == pytest.approx(log, abs=1e-3)

@@ -157,6 +157,7 @@ WITH = {
     "absorbing": {"ess": 1.0},
     "tempering": {"ess": 1.0},
     "scheme": {"ess": 1.0},
+    "ancestors": {"ess": 1.0},
     "patience": {"below": 0.5, "n": 9},
     "particle-gibbs": {"n": 4},
     "adaptive-self-consistency": {"sure": 0.8},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -14,7 +15,7 @@ from prmkit.embedded.world import problems
 from prmkit.errors import InvalidSetting, SearchError
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.scripted import ScriptedPolicy
-from prmkit.records import Problem
+from prmkit.records import Problem, StepScores, Unscored
 from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.catalogue import algorithm
 from prmkit.search.drive import search
@@ -148,7 +149,7 @@ def coins(prefix, rng):
 
 
 def of_coins(prefix, text, ends):
-    return len(text.split()) * math.log(0.5)
+    return len(text.split()) * math.log(0.5) if ends else -math.inf
 
 
 def begins_wrong(**how):
@@ -195,13 +196,39 @@ def test_ancestors_are_refused_before_anything_is_drawn(policy, top_p, match):
     assert policy.requests == []
 
 
-def with_ancestors(folder=None, budget=None, score=lambda _, steps: 0.8, policy=None, **how):
+def test_a_rest_goes_where_it_is_likely():
+    """The policy nearly always writes the letter before again, and all are worth the same."""
+
+    def script(prefix, rng):
+        letters = prefix.text.split() or [rng.choice("ab")]
+        new = [] if prefix.steps else list(letters)
+        while len(prefix.steps) + len(new) < 4:
+            same = letters[-1]
+            letters.append(same if rng.random() < 0.9 else "ba"["ab".index(same)])
+            new.append(letters[-1])
+        return "\n".join(new)
+
+    def likely(prefix, text, ends):
+        letters = [*prefix.text.split()[-1:], *text.split()]
+        pairs = itertools.pairwise(letters)
+        return sum(math.log(0.9 if a == b else 0.1) for a, b in pairs)
+
+    found = with_ancestors(policy=ScriptedPolicy(script, likely=likely), n=3, iterations=400)
+    steady = sum(
+        weight
+        for node, weight in zip(found.candidates, found.weights, strict=True)
+        if len(set(node.solution().split())) == 1
+    )
+    assert steady == pytest.approx(0.9**3, abs=0.06)
+
+
+def with_ancestors(folder=None, budget=None, scorer=None, policy=None, **how):
     settings = SearchSettings(step_stop=("\n",), split="line", answers="text", aggregation="last")
     (found,) = search(
         [Problem(id="p", prompt="?")],
         algorithm("particle-gibbs", **{"n": 3, "iterations": 4, "ess": 1.0, **how}, ancestors=True),
         policy or ScriptedPolicy(coins, likely=of_coins),
-        ScriptedScorer(score, extends=False),
+        scorer or ScriptedScorer(lambda _, steps: 0.8, extends=False),
         settings=settings,
         budget=budget,
         traces=folder,
@@ -242,24 +269,28 @@ def test_readings_are_within_the_budget(calls):
     assert prices.fits(with_ancestors(budget=prices).cost)
 
 
+class Blinking:
+    """Scores whole solutions, but for some of their beginnings."""
+
+    name, semantics = "blinking", "correctness"
+
+    def score(self, trajectories):
+        return [
+            Unscored(reason="blinked", model=self.name)
+            if 2 <= len(one.steps) < LONG and random.Random(one.text).random() < 0.2
+            else StepScores(
+                values=(0.5,) * len(one.steps), semantics=self.semantics, model=self.name
+            )
+            for one in trajectories
+        ]
+
+
 def test_a_rest_that_cannot_be_scored_is_put_behind_nobody():
-    """Nor does the kept particle lose its weight there."""
-    seen = []
-
-    def score(_, steps):
-        seen.append(steps)
-        # Some step in the middle cannot be scored after some beginnings; the end always can.
-        key = "".join(steps)
-        return None if len(steps) in (2, 3) and hash_of(key) < 0.3 else 0.2 + 0.6 * hash_of(key)
-
-    def hash_of(text):
-        return random.Random(text).random()
-
-    found = with_ancestors(score=score, n=5, iterations=30)
+    """So the kept particle never loses its weight."""
+    found = with_ancestors(scorer=Blinking(), n=5, iterations=12)
+    assert any(part.of is not None for node in found.candidates for part in node.line())
     for node in found.candidates:
         assert all(part.unscored is None for part in node.line()[1:])
-    assert any(part.of is not None for node in found.candidates for part in node.line())
-    assert sum(found.weights) == pytest.approx(1.0)
 
 
 def test_a_language_model_tells_its_likelihoods(tmp_path):

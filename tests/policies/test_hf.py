@@ -329,3 +329,85 @@ def test_pick_never_takes_an_impossible_token():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SamplingSettings(**settings)
+
+
+def slow_log_likelihood(path, ids, more, end, temperature):
+    """One full forward pass, no cache, no padding."""
+    model, _ = load_causal_lm(path, "cpu")
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[*ids, *more]])).logits[0].double()
+    chances = torch.log_softmax(logits / temperature, dim=-1)
+    total = sum(chances[len(ids) - 1 + i, token].item() for i, token in enumerate(more))
+    if end:
+        total += chances[-1, load_tokenizer(path).eos_token_id].item()
+    return total
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_kept": 0}, {"max_rows": 2}, {"max_kept": 40}])
+def test_likelihoods_equal_full_passes(tiny_lm, settings):
+    """Of texts that were drawn or not, short and long, after what was read before and without."""
+    policy = HFPolicy(tiny_lm, device="cpu", **settings)
+    ids = [policy.question_ids(prefix.problem) for prefix in PREFIXES]
+    texts = [[5], [7, 9, 11, 4], [*range(3, 60)], []]
+    cases = [(one, more, end) for one in ids for more in texts for end in (False, True)]
+    for temperature in (1.0, 0.6):
+        # The second time it was all read before.
+        for _ in range(2):
+            found = policy.log_likelihoods(*map(list, zip(*cases, strict=True)), temperature)
+            right = [slow_log_likelihood(tiny_lm, *case, temperature) for case in cases]
+            assert found == pytest.approx(right, abs=1e-3)
+    assert found[6] == 0.0
+    assert min(found) < -100 < -20 < max(found[:2]) < 0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_likelihoods_are_the_frequencies_of_drawing(temperature):
+    """Of first tokens, and of whole short texts with their end."""
+    policy = HFPolicy(WEIGHTS / "policy", device="cpu")
+    ids = policy.question_ids(PREFIXES[1].problem)
+    settings = SamplingSettings(temperature=temperature, max_new_tokens=3)
+    n = 3000
+    (drawn,) = policy.continue_ids([ids], [n], settings, [1])
+    counts: dict[tuple, int] = {}
+    for one in drawn:
+        key = (one.ids, one.completion.finish == "eos")
+        counts[key] = counts.get(key, 0) + 1
+    told = [key for key in counts if key[0] is not None]
+    found = policy.log_likelihoods(
+        [ids] * len(told), [key[0] for key in told], [key[1] for key in told], temperature
+    )
+    chances = np.exp(found)
+    frequencies = np.array([counts[key] for key in told]) / n
+    assert len(told) > 3
+    assert sum(chances) <= 1 + 1e-4
+    assert np.abs(chances - frequencies).max() < 5 * np.sqrt(0.25 / n)
+    assert sum(chances) > 0.8
+
+
+def test_at_temperature_0_one_text_is_certain(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    ids = policy.question_ids(PREFIXES[0].problem)
+    greedy = slow_greedy(tiny_lm, PREFIXES[0], 6)
+    other = [*greedy[:-1], greedy[-1] + 1]
+    found = policy.log_likelihoods([ids, ids], [greedy, other], [False, False], 0.0)
+    assert found == [0.0, -np.inf]
+
+
+def test_what_is_beyond_the_context_is_never_written(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    ids = policy.question_ids(PREFIXES[0].problem)
+    room = policy._context - len(ids)
+    texts = [[5] * room, [5] * room, [5] * (room + 1)]
+    fits, no_end, too_long = policy.log_likelihoods([ids] * 3, texts, [False, True, False], 1.0)
+    assert np.isfinite(fits)
+    assert no_end == too_long == -np.inf
+
+
+def test_likelihoods_read_what_is_new_alone(tiny_lm):
+    policy = HFPolicy(tiny_lm, device="cpu")
+    ids = policy.question_ids(PREFIXES[0].problem)
+    policy.log_likelihoods([ids], [[5, 6]], [True], 1.0)
+    before = policy.computed
+    policy.log_likelihoods([ids, ids], [[5, 6, 7], [9]], [True, False], 1.0)
+    # The last token of the prefix, whose logits are not kept, and the texts.
+    assert policy.computed - before == 1 + 3 + 1

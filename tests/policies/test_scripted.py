@@ -60,3 +60,21 @@ def test_lists_must_be_of_one_length():
         policy.continue_ids([policy.question_ids(P)], [1, 1], SETTINGS, [1])
     with pytest.raises(ValueError, match="2 seeds for 1 prefixes"):
         policy.complete([Trajectory(problem=P)], 1, SETTINGS, [1, 1])
+
+
+def test_it_tells_likelihoods_where_they_are_known():
+    def likely(prefix, text, ends):
+        return -float(len(prefix.steps) + len(text) + 100 * ends)
+
+    policy = ScriptedPolicy(telling, likely=likely)
+    ids = [*policy.question_ids(P), *policy.text_ids("a\nb\n")]
+    more = policy.text_ids("xyz")
+    assert policy.tells_likelihoods
+    assert policy.log_likelihoods([ids, ids], [more, []], [True, False], 1.0) == [-105.0, -2.0]
+
+
+def test_it_says_when_it_knows_no_likelihoods():
+    policy = ScriptedPolicy(telling)
+    assert not policy.tells_likelihoods
+    with pytest.raises(PolicyError, match="give `likely`"):
+        policy.log_likelihoods([policy.question_ids(P)], [[]], [True], 1.0)

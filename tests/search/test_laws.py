@@ -16,6 +16,7 @@ SMALL = {
     "rebase": {"n": 6, "max_steps": 4},
     "mcts": {"n": 6, "width": 2, "rollouts": 1, "at_once": 2, "max_depth": 4},
     "particle-filter": {"n": 6, "max_steps": 4},
+    "particle-gibbs": {"n": 4, "iterations": 3, "max_steps": 4, "ess": 1.0},
     "entropic-particle-filter": {"n": 6, "max_steps": 6},
     "early-rejection": {"n": 6, "max_steps": 4},
     "adaptive": {"n": 6},
@@ -26,6 +27,7 @@ OTHERS = [
     ("dvts", {"n": 4, "width": 2, "lookahead": 1, "max_steps": 4}),
     ("particle-filter", {"n": 5, "scheme": "residual", "ess": 1.0, "absorbing": False}),
     ("mcts", {"n": 5, "width": 2}),
+    ("particle-gibbs", {"n": 3, "iterations": 3, "ess": 1.0, "max_steps": 4, "ancestors": True}),
     ("beam", {"n": 1, "width": 1}),
 ]
 CASES = [(name, SMALL.get(name, {})) for name in {**ALGORITHMS, **PRESETS}] + OTHERS

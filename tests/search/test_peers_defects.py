@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -144,7 +145,7 @@ SWEEP = {
     "repair": (0.0, 0.3),
     "iterations": (1, 3),
     "ancestors": (False, True),
-    "kept": (1, 2),
+    "burn_in": (0, 2),
 }
 WITH = {
     "ceiling": {"n": 7},
@@ -157,7 +158,9 @@ WITH = {
     "absorbing": {"ess": 1.0},
     "tempering": {"ess": 1.0},
     "scheme": {"ess": 1.0},
+    "ancestors": {"ess": 1.0},
     "patience": {"below": 0.5, "n": 9},
+    "particle-gibbs": {"n": 4},
     "adaptive-self-consistency": {"sure": 0.8},
 }
 
@@ -167,6 +170,14 @@ def some_end_early(prefix, rng):
     done = min(len(prefix.steps), 6)
     rest = rest[done : rng.randrange(done, 7)]
     return "".join(rest) + f"= {rng.randrange(3)}"
+
+
+def early_likely(prefix, text, ends):
+    """How likely that writes a text step by step: the logarithm."""
+    lines = text.splitlines()
+    done = len(prefix.steps)
+    chances = [(1 - 1 / (7 - i)) / 3 for i in range(done, done + len(lines) - 1)]
+    return sum(map(math.log, [*chances, 1 / (7 - done - len(chances)) / 3]))
 
 
 ARGUMENTS = [(name, o) for name, function in ALGORITHMS.items() for o in options_of(function)]
@@ -183,7 +194,8 @@ def test_any_argument_changes_what_happens(name, option):
             options = {**WITH.get(name, {}), **WITH.get(option, {}), option: value}
             known = options_of(ALGORITHMS[name])
             options = {k: v for k, v in options.items() if k in known}
-            (found,), _, _ = run(name, some_end_early, settings=settings, **options)
+            policy = ScriptedPolicy(some_end_early, likely=early_likely)
+            (found,), _, _ = run(name, policy=policy, settings=settings, **options)
             traces.append(
                 ([(n.path, n.text) for n in found.root.walk()], found.weights, found.answer)
             )

@@ -58,7 +58,7 @@ class Completion(NamedTuple):
     error: str | None = None
 
 
-def given_each(n: int, **values: Sequence[int]) -> None:
+def given_each(n: int, **values: Sequence[object]) -> None:
     """Refuse lists that are not as long as the list of prefixes.
 
     Raises:
@@ -171,6 +171,35 @@ class TokenPolicy(Policy, Protocol):
 
         Returns:
             One list per prefix, of as many completions as its count.
+        """
+
+
+@runtime_checkable
+class LikelihoodPolicy(TokenPolicy, Protocol):
+    """A policy that says how likely it is to write a text, not just what it writes."""
+
+    @property
+    def tells_likelihoods(self) -> bool:
+        """Whether it does. Where not, the method below raises `PolicyError`."""
+
+    def log_likelihoods(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+        temperature: float,
+    ) -> list[float]:
+        """How likely texts are written, token for token.
+
+        Args:
+            prefixes: N lists of token ids, from the question's first on; none is empty.
+            continuations: the tokens after each; there may be none.
+            ends: whether the policy ends its text after them; where not, it may go on.
+            temperature: at which it would draw, from all tokens (`top_p` 1).
+
+        Returns:
+            [N] natural logarithms of the probabilities that `continue_ids` draws these tokens;
+            minus infinity for what it never draws, such as what is beyond its context.
         """
 
 

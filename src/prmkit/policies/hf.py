@@ -74,6 +74,7 @@ class HFPolicy:
     """
 
     takes_ids = True
+    tells_likelihoods = True
 
     def __init__(
         self,
@@ -174,6 +175,46 @@ class HFPolicy:
                     cached[rows[i]] = len(rows[i])
                 results[i].append(one)
         return results
+
+    def log_likelihoods(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+        temperature: float,
+    ) -> list[float]:
+        """See `prmkit.policies.base.LikelihoodPolicy.log_likelihoods`.
+
+        All tokens of a text are read at once, after what is kept of its prefix.
+        """
+        import torch
+
+        at_least(0, temperature=temperature)
+        given_each(len(prefixes), continuations=continuations, ends=ends)
+        found = [0.0] * len(prefixes)
+        texts: dict[int, Ids] = {}
+        for i, (prefix, more) in enumerate(zip(prefixes, continuations, strict=True)):
+            drawn = len(more) + ends[i]
+            if self._context is not None and len(prefix) + max(drawn, 1) > self._context:
+                found[i] = float("-inf")
+                continue
+            self._fits(len(prefix), f"prefix {i}")
+            if drawn:
+                # Nothing is asked after the last token, unless it is whether the text ends.
+                texts[i] = (*prefix, *(more if ends[i] else more[:-1]))
+        of = [*texts]
+        with torch.inference_mode():
+            for at, logits in self._reader.follow(
+                [*texts.values()], [len(prefixes[i]) for i in of], self._max_rows
+            ):
+                i = of[at]
+                chances = log_chances(logits, temperature)
+                tokens = torch.tensor(continuations[i], dtype=torch.long, device=chances.device)
+                total = chances[: len(tokens)].gather(1, tokens[:, None]).double().sum()
+                if ends[i]:
+                    total = total + chances[-1, sorted(self._eos)].double().logsumexp(0)
+                found[i] = float(total)
+        return found
 
     def choose(self, prefixes: Sequence[Trajectory], choices: Sequence[str]) -> list[list[float]]:
         """Of each prefix, how likely each choice is as its next token, among the choices alone.
@@ -449,6 +490,16 @@ def _uniforms(seed: int, number: int, n: int) -> np.ndarray[Any, np.dtype[np.flo
     """The chance of one completion: `n` numbers in [0, 1), by seed and number alone."""
     stream = np.random.Generator(np.random.Philox(key=[seed % 2**64, number]))
     return stream.random(n, dtype=np.float32)
+
+
+def log_chances(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """How likely `pick` takes each token where it may take all: [N, V] logarithms."""
+    import torch
+
+    if temperature == 0:
+        certain = torch.full_like(logits, float("-inf"), dtype=torch.float32)
+        return certain.scatter(-1, logits.argmax(dim=-1, keepdim=True), 0.0)
+    return torch.log_softmax(logits.float() / temperature, dim=-1)
 
 
 def pick(

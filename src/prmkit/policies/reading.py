@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.policies.prefix_cache import Found, PrefixCache, n_shared
@@ -15,6 +15,9 @@ _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 _WIDER, _ALWAYS = 2, 32
 """A pass takes prefixes of at most so many times its shortest one's tokens, and so many more: to
 fill up the others costs less than a pass of its own."""
+_ROWS = 4096
+"""Rows of logits that are held at the same time: there is one for each token of a text whose
+likelihood is asked, and each is as wide as the vocabulary."""
 
 Ids = tuple[int, ...]
 
@@ -88,6 +91,34 @@ class Reader:
                 done += group
         return self._joined(parts, done)
 
+    def follow(
+        self, texts: Sequence[Ids], starts: Sequence[int], max_rows: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """What a model says along texts.
+
+        Args:
+            texts: that differ from one another or not; none is empty.
+            starts: of each, the first token after which it is asked, counted from 1.
+            max_rows: texts in a pass.
+
+        Yields:
+            The number of a text, and the logits [T, V] after its token `start`, the one behind
+            it, and so on to its last; in an order of their own.
+        """
+        found = [
+            self._find(text[:start]) if self._plain else Found(0, [], [])
+            for text, start in zip(texts, starts, strict=True)
+        ]
+        lengths = {i: len(text) - found[i].length for i, text in enumerate(texts)}
+        for group in _alike(lengths):
+            n_asked = max(len(texts[i]) - starts[i] + 1 for i in group)
+            rows = max(1, min(max_rows, _ROWS // n_asked))
+            for at in range(0, len(group), rows):
+                some = group[at : at + rows]
+                logits = self._forward(texts, some, [found[i] for i in some], n_asked)[0]
+                for row, i in enumerate(some):
+                    yield i, logits[row, starts[i] - len(texts[i]) - 1 :]
+
     def keep(self, ids: Ids, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Keep what else was read; see `PrefixCache.add`."""
         self._kept.add(ids, start, keys, values)
@@ -113,7 +144,15 @@ class Reader:
         return [first, sorted(rest)] if rest else [first]
 
     def _pass(self, prefixes: Sequence[Ids], group: Sequence[int], found: Sequence[Found]) -> Read:
-        """Read some prefixes in one pass, from where they were found on; padded on the left."""
+        """Read some prefixes in one pass, from where they were found on."""
+        logits, cache, mask = self._forward(prefixes, group, found, 1)
+        lengths = [some.length for some in found]
+        return Read(logits[:, -1], cache, mask, [*range(len(group))], lengths)
+
+    def _forward(
+        self, prefixes: Sequence[Ids], group: Sequence[int], found: Sequence[Found], n_logits: int
+    ) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """The same, padded on the left: logits [U, T, V] of the last tokens, cache and mask."""
         import torch
         from transformers import DynamicCache
 
@@ -136,16 +175,14 @@ class Reader:
             position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, before:],
             cache=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=n_logits,
         )
         self.computed += sum(map(len, news))
         if self.keeps:
             for row, (i, some) in enumerate(zip(group, found, strict=True)):
                 part = slice(before + width - len(news[row]), None)
                 self.keep(prefixes[i], some.length, *row_of(cache.layers, row, part))
-        return Read(
-            out.logits[:, -1], cache, mask, [*range(len(group))], [some.length for some in found]
-        )
+        return out.logits, cache, mask
 
     def _joined(self, parts: Sequence[Read], done: Sequence[int]) -> Read:
         """Several passes as one; `done` are the prefixes in the order in which they were read."""

@@ -15,10 +15,15 @@ from prmkit.policies.base import (
     given_each,
 )
 from prmkit.records import Problem, Step, Trajectory
+from prmkit.settings import at_least
 
 Script = Callable[[Trajectory, random.Random], str]
 """From a prefix and a source of chance to the whole rest of the text."""
 
+
+Likely = Callable[[Trajectory, str, bool], float]
+"""From a prefix, a text and whether the solution ends after it, to the logarithm of how likely the
+script writes that."""
 
 MARK = 0x110000
 """The token around a question's text: the first number that is no character."""
@@ -35,6 +40,8 @@ class ScriptedPolicy:
         name: written into the trajectories.
         split: cuts the answer so far into steps, where it comes as tokens; by default at the ends
             of lines.
+        likely: how likely the script writes a text, where that is known. The temperature changes
+            no script, and so no likelihood.
     """
 
     takes_ids = True
@@ -44,8 +51,9 @@ class ScriptedPolicy:
         script: Script,
         name: str = "scripted",
         split: Callable[[str], Sequence[str]] | None = None,
+        likely: Likely | None = None,
     ):
-        self._script = script
+        self._script, self._likely = script, likely
         self._split = split or partial(str.splitlines, keepends=True)
         self.name = name
         self.requests: list[tuple[Trajectory, int]] = []
@@ -102,6 +110,35 @@ class ScriptedPolicy:
                 ]
             )
         return drawn
+
+    @property
+    def tells_likelihoods(self) -> bool:
+        """See `prmkit.policies.base.LikelihoodPolicy.tells_likelihoods`."""
+        return self._likely is not None
+
+    def log_likelihoods(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+        temperature: float,
+    ) -> list[float]:
+        """See `prmkit.policies.base.LikelihoodPolicy.log_likelihoods`.
+
+        Raises:
+            PolicyError: if its likelihoods are not known, or a prefix does not begin with what
+                `question_ids` gave.
+        """
+        given_each(len(prefixes), continuations=continuations, ends=ends)
+        at_least(0, temperature=temperature)
+        if self._likely is None:
+            raise PolicyError(
+                f"{self.name!r} does not know how likely its script writes a text; give `likely`"
+            )
+        return [
+            self._likely(self._trajectory(ids), "".join(map(chr, more)), end)
+            for ids, more, end in zip(prefixes, continuations, ends, strict=True)
+        ]
 
     def _trajectory(self, ids: Sequence[int]) -> Trajectory:
         marks = [at for at, token in enumerate(ids) if token == MARK]

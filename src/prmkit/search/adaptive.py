@@ -103,6 +103,49 @@ def adaptive(
     return Pool(tuple(finished), chosen=best(scene, finished))
 
 
+def posterior(
+    classes: Sequence[int | None], scores: Sequence[float], trust: float, agreement: float
+) -> tuple[list[float], float]:
+    """How likely each answer is the right one, and how likely none of them is.
+
+    If an answer is right, its solutions are right and all others are wrong; the scorer says of
+    each how likely that is, and wrong solutions agree with each other by chance:
+
+        P(a) ~ prod over i in a of v_i, prod over others of (1 - v_i), prod over other answers b of
+        agreement ** (n_b - 1)
+
+    and the same for none, without an a. v_i is the score with its log-odds times `trust`.
+
+    Args:
+        classes: [N] of equal answers, from 0; None for a solution without one.
+        scores: [N] in [0, 1].
+        trust: see `adaptive`.
+        agreement: in (0, 1).
+
+    Returns:
+        [classes] probabilities, and that of none; they add up to 1.
+    """
+    logs_right, logs_wrong = [], []
+    for v in scores:
+        v = min(max(v, 1 - FAR), FAR)
+        odds = trust * math.log(v / (1 - v))
+        logs_right.append(-math.log1p(math.exp(-odds)))
+        logs_wrong.append(-math.log1p(math.exp(odds)))
+    n_classes = max((c for c in classes if c is not None), default=-1) + 1
+    counts = [sum(c == a for c in classes) for a in range(n_classes)]
+    chance = [(n - 1) * math.log(agreement) for n in counts]
+    nothing = sum(logs_wrong) + sum(chance)
+    logs = [
+        nothing
+        - chance[a]
+        + sum(r - w for c, r, w in zip(classes, logs_right, logs_wrong, strict=True) if c == a)
+        for a in range(n_classes)
+    ]
+    highest = max([*logs, nothing])
+    total = sum(math.exp(x - highest) for x in (*logs, nothing))
+    return [math.exp(x - highest) / total for x in logs], math.exp(nothing - highest) / total
+
+
 def _cut_once(cuts: dict[tuple[str, ...], Node], node: Node, kept: int) -> Steps[Node]:
     """The place after a solution's first steps; the same steps are the same place."""
     key = tuple(step for part in node.line()[:-1] for step in part.steps) + node.steps[:kept]

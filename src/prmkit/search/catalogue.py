@@ -18,6 +18,7 @@ from prmkit.search.beam import beam_search, dvts
 from prmkit.search.best_of_n import best_of_n, greedy, majority
 from prmkit.search.early_rejection import early_rejection
 from prmkit.search.mcts import mcts
+from prmkit.search.particle_gibbs import particle_gibbs
 from prmkit.search.particles import entropic_particle_filter, particle_filter
 from prmkit.search.presets import sal_beam
 from prmkit.search.rebase import rebase
@@ -36,6 +37,7 @@ ALGORITHMS: dict[str, Callable[..., Search]] = {
     "rebase": rebase,
     "mcts": mcts,
     "particle-filter": particle_filter,
+    "particle-gibbs": particle_gibbs,
     "entropic-particle-filter": entropic_particle_filter,
     "early-rejection": early_rejection,
     "adaptive": adaptive,

@@ -215,11 +215,14 @@ class Rounds:
         taken = [(run, run.take()) for run in runs]
         nodes = [node for _, wanted in taken for node in wanted.nodes]
         draws = [draw for _, wanted in taken for draw in wanted.draws]
+        passages = [passage for _, wanted in taken for passage in wanted.passages]
         scores = iter(self._tools.judging.score(nodes) if self._tools.judging and nodes else [])
         children = iter(self._tools.speaker.draw(draws) if draws else [])
+        logs = iter(self._tools.speaker.log_likelihoods(passages) if passages else [])
         for run, wanted in taken:
             run.put_scores(wanted.nodes, list(islice(scores, len(wanted.nodes))))
             run.put_draws(wanted.draws, list(islice(children, len(wanted.draws))))
+            run.put_likelihoods(wanted.passages, list(islice(logs, len(wanted.passages))))
 
 
 def describe(algorithm: Algorithm) -> dict[str, Any]:
@@ -271,7 +274,7 @@ def settled(run: Run) -> Found:
     pool = run.pool
     if pool is None:
         # It did not come to its end: every whole solution is a candidate.
-        pool = Pool(tuple(node for node in run.root.walk() if node.is_finished))
+        pool = Pool(tuple(node for node in run.root.walk() if node.is_drawn_solution))
     settings, scene = run.settings, run.scene
     chosen = choose(pool, settings.choice, scene.value, scene.answers, scene.semantics)
     outcome = None if chosen.node is None else run.outcome(chosen.node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -73,6 +74,21 @@ class Maze(NamedTuple):
         rng = random.Random(json.dumps([problem.id, *steps]))
         return None if rng.random() < self.unscored else rng.random()
 
+    def likely(self, prefix: Trajectory, text: str, ends: bool) -> float:
+        """How likely it writes a text step by step: the logarithm."""
+        del ends  # It ends where it says what it comes to, and nowhere else.
+        at = sum(bool(line.strip()) for line in prefix.text.split("\n"))
+        chance = 1.0
+        for line in by_line(text):
+            if not line.strip():
+                chance *= self.blank
+                continue
+            over = 1.0 if at == self.most - 1 else self.ends
+            last = line.startswith("= ")
+            chance *= (1 - self.blank) * (1 - self.long) * (over / 3 if last else (1 - over) / 80)
+            at += 1
+        return math.log(chance) if chance > 0 else -math.inf
+
 
 class MazePolicy(ScriptedPolicy):
     """The maze's policy; counts what it draws, and fails where the maze says so.
@@ -83,10 +99,21 @@ class MazePolicy(ScriptedPolicy):
     """
 
     def __init__(self, maze: Maze, takes_ids: bool = True):
-        super().__init__(maze.script, split=by_line)
+        super().__init__(maze.script, split=by_line, likely=maze.likely)
         self.takes_ids = takes_ids
         self._fails = maze.fails
         self.drawn = Cost()
+
+    def log_likelihoods(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        ends: Sequence[bool],
+        temperature: float,
+    ) -> list[float]:
+        """See `prmkit.policies.base.LikelihoodPolicy.log_likelihoods`."""
+        self.drawn = self.drawn.plus(Cost(readings=len(prefixes)))
+        return super().log_likelihoods(prefixes, continuations, ends, temperature)
 
     def _completions(
         self, prefix: Trajectory, n: int, settings: SamplingSettings, seed: int, begin: int
@@ -262,7 +289,8 @@ def the_ledger_adds_up(algorithm: Algorithm) -> None:
             _expect(nodes == found.cost, "the tree holds all costs", f"{nodes}, {found.cost}")
         drawn = went.policy.drawn
         _expect(
-            (total.completions, total.policy_tokens) == (drawn.completions, drawn.policy_tokens),
+            (total.completions, total.policy_tokens, total.readings)
+            == (drawn.completions, drawn.policy_tokens, drawn.readings),
             "the ledger is the policy's own count",
             f"{total}, the policy drew {drawn} in {maze}",
         )

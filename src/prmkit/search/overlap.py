@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from prmkit.search.judging import Scores
 from prmkit.search.run import Run, Tools
-from prmkit.search.speaking import Child, Draw
+from prmkit.search.speaking import Child, Draw, Passage
 from prmkit.search.tree import Node
 
 T = TypeVar("T")
@@ -25,6 +25,11 @@ R = TypeVar("R")
 class _Drawn(NamedTuple):
     jobs: list[tuple[Run, Draw]]
     children: list[Child]
+
+
+class _Told(NamedTuple):
+    jobs: list[tuple[Run, Passage]]
+    logs: list[float]
 
 
 class _Scored(NamedTuple):
@@ -44,8 +49,11 @@ class Overlap:
 
     def __init__(self, tools: Tools, threads: int):
         self._tools, self._threads = tools, threads
-        self._done: queue.SimpleQueue[_Drawn | _Scored | BaseException] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[_Drawn | _Told | _Scored | BaseException] = (
+            queue.SimpleQueue()
+        )
         self._draws: list[tuple[Run, Draw]] = []
+        self._passages: list[tuple[Run, Passage]] = []
         self._nodes: list[tuple[Run, Node]] = []
         self._drawing = self._scoring = 0
 
@@ -54,6 +62,7 @@ class Overlap:
         for run in runs:
             wanted = run.take()
             self._draws += ((run, draw) for draw in wanted.draws)
+            self._passages += ((run, passage) for passage in wanted.passages)
             self._nodes += ((run, node) for node in wanted.nodes)
         self._begin()
         if not self._drawing and not self._scoring:
@@ -65,6 +74,10 @@ class Overlap:
             self._drawing -= 1
             for run, draws, children in _by_run(found.jobs, found.children):
                 run.put_draws(draws, children)
+        elif isinstance(found, _Told):
+            self._drawing -= 1
+            for run, passages, logs in _by_run(found.jobs, found.logs):
+                run.put_likelihoods(passages, logs)
         else:
             self._scoring -= 1
             for run, nodes, scores in _by_run(found.jobs, found.scores):
@@ -79,12 +92,16 @@ class Overlap:
                 jobs = [job for job in jobs if job[1].node is node]
             self._drawing += 1
             self._start(partial(self._draw, jobs))
+        if self._passages and self._drawing < self._threads:
+            passages, self._passages = self._passages, []
+            self._drawing += 1
+            self._start(partial(self._tell, passages))
         if self._nodes and not self._scoring:
             nodes, self._nodes = self._nodes, []
             self._scoring += 1
             self._start(partial(self._score, nodes))
 
-    def _start(self, work: Callable[[], _Drawn | _Scored]) -> None:
+    def _start(self, work: Callable[[], _Drawn | _Told | _Scored]) -> None:
         def run() -> None:
             try:
                 self._done.put(work())
@@ -96,6 +113,10 @@ class Overlap:
 
     def _draw(self, jobs: list[tuple[Run, Draw]]) -> _Drawn:
         return _Drawn(jobs, self._tools.speaker.draw([draw for _, draw in jobs]))
+
+    def _tell(self, jobs: list[tuple[Run, Passage]]) -> _Told:
+        passages = [passage for _, passage in jobs]
+        return _Told(jobs, self._tools.speaker.log_likelihoods(passages))
 
     def _score(self, jobs: list[tuple[Run, Node]]) -> _Scored:
         assert self._tools.judging is not None

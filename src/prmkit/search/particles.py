@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -174,6 +174,16 @@ class Population:
     logs: Floats
     potentials: Floats
 
+    @classmethod
+    def at(cls, root: Node, n: int) -> Population:
+        """So many particles at the beginning."""
+        return cls([root] * n, np.zeros(n), np.zeros(n))
+
+    def move(self, i: int, node: Node, factor: float, potential: float) -> None:
+        """Take a particle to a node; see `weighed`."""
+        self.logs[i] += factor
+        self.nodes[i], self.potentials[i] = node, potential
+
     @property
     def live(self) -> Ints:
         """Those that can be gone on with."""
@@ -204,12 +214,12 @@ def log_potential(value: float, kind: Potential) -> float:
 
 def _filtered(scene: Scene, how: Filter, name: str) -> Steps[Population]:
     """Run one filter from the root."""
-    population = Population([scene.root] * how.n, np.zeros(how.n), np.zeros(how.n))
+    population = Population.at(scene.root, how.n)
     for t in count():
         live = population.live
         if not len(live):
             return population
-        yield from _grown(scene, how, population, live, whole=t >= how.max_steps)
+        yield from grown(scene, how, population, live, whole=t >= how.max_steps)
         ancestors, temperature = resampled(how, population, t, scene.rng(name, t))
         if ancestors is not None:
             yield from note(
@@ -222,10 +232,10 @@ def _filtered(scene: Scene, how: Filter, name: str) -> Steps[Population]:
     raise AssertionError("count() has no end")
 
 
-def _grown(
+def grown(
     scene: Scene, how: Filter, population: Population, live: Ints, *, whole: bool
 ) -> Steps[None]:
-    """One more step of each live particle; those that stand at one node draw together."""
+    """One more step of some particles, in place; those that stand at one node draw together."""
     members: dict[tuple[int, ...], list[int]] = {}
     for i in live:
         members.setdefault(population.nodes[i].path, []).append(int(i))
@@ -233,45 +243,105 @@ def _grown(
     drawn = yield from expand(nodes, [len(m) for m in members.values()], whole=whole, score=True)
     for of_node, children in zip(members.values(), drawn, strict=True):
         for i, child in zip(of_node, children, strict=True):
-            usable = child.is_open or child.is_finished
-            if usable and child.n_steps == population.nodes[i].n_steps:
-                # It ended without another step: what it is worth is known.
-                potential = population.potentials[i]
-                if child.n_steps == 0:
-                    potential = float("-inf")
-            elif usable:
-                potential = log_potential(scene.value(child), how.potential)
-            else:
-                potential = float("-inf")
-            before = population.potentials[i] if how.increments else 0.0
-            population.logs[i] += potential - before
-            population.nodes[i], population.potentials[i] = child, potential
+            population.move(i, child, *weighed(scene, how, child, population.nodes[i].n_steps,
+                                               float(population.potentials[i])))  # fmt: skip
 
 
-def resampled(
-    how: Filter, population: Population, t: int, rng: np.random.Generator
-) -> tuple[Ints | None, float]:
-    """Resample a population in place, if it is time to.
+def weighed(
+    scene: Scene, how: Filter, child: Node, n_steps: int, before: float
+) -> tuple[float, float]:
+    """What a step does to the weight of a particle.
+
+    Args:
+        scene: the run.
+        how: of the filter.
+        child: where the particle goes.
+        n_steps: up to where it comes from.
+        before: the logarithm of the potential there.
 
     Returns:
-        The particle that each one now comes from, or None; and the temperature.
+        Logarithms: of the factor of its weight, and of its potential.
     """
+    if not child.is_open and not child.is_finished:
+        potential = float("-inf")
+    elif child.n_steps == n_steps:
+        # It ended without another step: what it is worth is known.
+        potential = before if n_steps else float("-inf")
+    else:
+        potential = log_potential(scene.value(child), how.potential)
+    if potential == float("-inf"):
+        return potential, potential
+    return potential - (before if how.increments else 0.0), potential
+
+
+class Uneven(NamedTuple):
+    """Particles that are to be resampled.
+
+    Attributes:
+        among: [M] their numbers.
+        weights: [M] that add up to 1.
+        size: their effective number.
+    """
+
+    among: Ints
+    weights: Floats
+    size: float
+
+
+def uneven(how: Filter, population: Population) -> Uneven | None:
+    """The particles that are to be resampled; None where it is not time to."""
     # Those that are lost weigh nothing, and make room for others.
     open_ones = [i for i, node in enumerate(population.nodes) if not node.is_finished]
     among = np.array(open_ones if how.absorbing else range(len(population.nodes)), dtype=np.int64)
     if len(among) < 2 or not len(population.live):
-        return None, 1.0
+        return None
     logs = population.logs[among]
     if not np.isfinite(logs).any():
-        return None, 1.0
+        return None
     weights = normalised(logs)
     size = effective_size(weights)
     # Equal weights come out a little below their number.
     if how.ess < 1 and size >= how.ess * len(among) - 1e-9:
+        return None
+    return Uneven(among, weights, size)
+
+
+def resampled(
+    how: Filter,
+    population: Population,
+    t: int,
+    rng: np.random.Generator,
+    reference: tuple[int, int] | None = None,
+) -> tuple[Ints | None, float]:
+    """Resample a population in place, if it is time to.
+
+    Args:
+        how: the filter.
+        population: its particles.
+        t: steps so far.
+        rng: where chance comes from.
+        reference: a particle, and the one that it shall come from; the others are drawn without
+            it. The result has the law of resampling given that only where the scheme draws each
+            particle by itself, as multinomial resampling does. A particle that takes no part in
+            it changes nothing.
+
+    Returns:
+        The particle that each one now comes from, or None; and the temperature.
+    """
+    found = uneven(how, population)
+    if found is None:
         return None, 1.0
+    among, weights, size = found
+    logs = population.logs[among]
     temperature = _temperature(how, weights, size, t)
     flat = normalised(logs / temperature)
-    chosen = SCHEMES[how.scheme](flat, len(among), rng)
+    if reference is not None and reference[0] in among:
+        own, origin = np.searchsorted(among, reference)
+        # The draws come in order, so none of them may be overwritten: that one would not be
+        # drawn by chance.
+        chosen = np.insert(SCHEMES[how.scheme](flat, len(among) - 1, rng), own, origin)
+    else:
+        chosen = SCHEMES[how.scheme](flat, len(among), rng)
     total = _log_sum(logs)
     # Each stands for an equal part of the whole weight, corrected for the flattening.
     left = logs[chosen] - np.log(flat[chosen]) if temperature > 1 and how.corrected else None

@@ -17,6 +17,7 @@ from prmkit.policies.sampling import Judge
 from prmkit.records import Problem, Semantics, StepScores
 from prmkit.scorers.base import Scorer
 from prmkit.search.choice import Chosen, choose
+from prmkit.search.grafting import cut_off, joined
 from prmkit.search.requests import Pool
 from prmkit.search.settings import SearchSettings
 from prmkit.search.trace import Event, read_events
@@ -57,7 +58,7 @@ class Recorded(NamedTuple):
     def candidates(self) -> Pool:
         """What was chosen from; every whole solution where the search did not come to its end."""
         if self.end is None or self.end["ended"] != "done":
-            return Pool(tuple(node for node in self.root.walk() if node.is_finished))
+            return Pool(tuple(node for node in self.root.walk() if node.is_drawn_solution))
         nodes = tuple(self.nodes[tuple(path)] for path in self.end["candidates"])
         return Pool(nodes)
 
@@ -105,8 +106,10 @@ def recorded(path: Path | str) -> Recorded:
                 _score(nodes, event)
             elif event["event"] == "note":
                 notes.append(event)
-                if event["kind"] == "cut":
-                    _cut(nodes, event)
+                _graft(nodes, event)
+            elif event["event"] == "likelihood":
+                node = nodes[tuple(event["path"])]
+                node.cost = node.cost.plus(Cost(*event["cost"]))
             elif event["event"] == "end":
                 end = event
         except (KeyError, TypeError, ValidationError, AssertionError) as error:
@@ -151,12 +154,23 @@ def _score(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
     node.cost = node.cost.plus(Cost(*event["cost"]))
 
 
-def _cut(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
-    *before, number = event["path"]
-    parent, whole = nodes[tuple(before)], nodes[tuple(event["of"])]
-    steps = whole.steps[: event["steps"]]
-    text = "".join(steps).removeprefix(parent.lead)
-    nodes[tuple(event["path"])] = Node(parent.problem, parent, number, text=text, steps=steps)
+def _graft(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
+    """What the algorithm put into the tree without drawing it."""
+    if event["kind"] == "cut":
+        made = [cut_off(nodes[tuple(event["of"])], event["steps"], event["path"][-1])]
+    elif event["kind"] == "join":
+        made = [
+            node
+            for one in event["joined"]
+            for node in joined(
+                nodes[tuple(one["after"])],
+                [nodes[tuple(path)] for path in one["of"]],
+                one["number"],
+            )
+        ]
+    else:
+        return
+    nodes.update((node.path, node) for node in made)
 
 
 def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
@@ -173,10 +187,10 @@ def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
     there: list[Node] = []
     for event in events:
         node = search.nodes[tuple(event["path"])]
-        if event["event"] == "score" and node.is_finished:
+        if event["event"] == "score" and node.is_drawn_solution:
             continue
         tokens += Cost(*event["cost"]).tokens
-        if not node.is_finished:
+        if not node.is_drawn_solution:
             continue
         seconds = float(event["t"])
         if scores:

@@ -59,6 +59,30 @@ class Cut(NamedTuple):
     n_steps: int
 
 
+class Join(NamedTuple):
+    """Put what was written after some nodes behind others, too; nothing is drawn or scored.
+
+    Attributes:
+        nodes: open ones.
+        rests: behind each: nodes that follow one another, blank ones left out.
+    """
+
+    nodes: tuple[Node, ...]
+    rests: tuple[tuple[Node, ...], ...]
+
+
+class Likelihood(NamedTuple):
+    """How likely the policy writes texts, at the temperature of the run.
+
+    Attributes:
+        nodes: the ends of the texts; that a solution ends there counts, too.
+        after: where each text begins: a node before it.
+    """
+
+    nodes: tuple[Node, ...]
+    after: tuple[Node, ...]
+
+
 class Abort(NamedTuple):
     """Give nodes up: nothing goes on from them. Nothing comes back."""
 
@@ -83,7 +107,7 @@ class Note(NamedTuple):
     data: Mapping[str, Any]
 
 
-Request = Expand | Score | Cut | Abort | Together | Note
+Request = Expand | Score | Cut | Join | Likelihood | Abort | Together | Note
 Steps = Generator[Request, Any, T]
 
 
@@ -137,6 +161,22 @@ def score(nodes: Sequence[Node]) -> Steps[None]:
 def cut(node: Node, n_steps: int) -> Steps[Node]:
     """An open node that holds the first steps of another; it is its sibling."""
     found: Node = yield Cut(node, n_steps)
+    return found
+
+
+def join(nodes: Sequence[Node], rests: Sequence[Sequence[Node]]) -> Steps[list[list[Node]]]:
+    """Copies of nodes behind others; see `Join`."""
+    found: list[list[Node]] = yield Join(tuple(nodes), tuple(map(tuple, rests)))
+    return found
+
+
+def log_likelihoods(nodes: Sequence[Node], after: Sequence[Node]) -> Steps[list[float]]:
+    """Natural logarithms of how likely the policy writes texts; see `Likelihood`.
+
+    Raises:
+        SearchError: if the policy does not tell. Ask with no nodes to know that beforehand.
+    """
+    found: list[float] = yield Likelihood(tuple(nodes), tuple(after))
     return found
 
 

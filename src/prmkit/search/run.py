@@ -7,35 +7,39 @@ holds already is not wanted again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from prmkit.errors import SearchError
 from prmkit.ledger import seed_for
 from prmkit.policies.sampling import Outcome
 from prmkit.records import Problem
+from prmkit.search.grafting import cut_off, joined
 from prmkit.search.judging import Judging, Kept, Scores, scores_of
 from prmkit.search.requests import (
     Abort,
     Cut,
     Expand,
+    Join,
+    Likelihood,
     Note,
     Pool,
     Scene,
     Score,
     Search,
-    Steps,
     Together,
 )
 from prmkit.search.settings import Budget, SearchSettings
-from prmkit.search.speaking import Child, Draw, Speaker
+from prmkit.search.speaking import Child, Draw, Passage, Speaker
 from prmkit.search.trace import Trace
 from prmkit.search.tree import Cost, Node
+from prmkit.search.waiting import Expansion, Scoring, Taken, Thread, Weighing, Wish
 
 Algorithm = Callable[[Scene], Search]
+Key = tuple[tuple[int, ...], tuple[int, ...]]
 Ended = Literal["done", "budget", "cancelled"]
 
 BLANKS = 4
@@ -57,71 +61,6 @@ class Tools(NamedTuple):
     judging: Judging | None
     outcome: Callable[[Problem, str], Outcome]
     group: Callable[[Sequence[str | None]], list[int | None]]
-
-
-@dataclass(eq=False)
-class _Thread:
-    """A generator under way.
-
-    Attributes:
-        steps: the generator.
-        parent: whose `Together` it belongs to, and its place there.
-        replies: of the searches that it waits for.
-        waits: how many of them.
-    """
-
-    steps: Steps[Any]
-    parent: tuple[_Thread, int] | None = None
-    replies: list[Any] = field(default_factory=list)
-    waits: int = 0
-
-
-@dataclass(eq=False)
-class _Expansion:
-    """An `Expand` under way: the children so far, by node, and how many are missing."""
-
-    thread: _Thread
-    score: bool
-    children: list[list[Node | None]]
-    missing: int
-
-
-@dataclass(eq=False)
-class _Scoring:
-    """A `Score` under way, or the scoring of an expansion's children."""
-
-    thread: _Thread
-    reply: Any
-    missing: int
-
-
-class _Wish(NamedTuple):
-    """One child of an expansion that is to be drawn.
-
-    Attributes:
-        expansion: it belongs to.
-        place: in it.
-        node: to be gone on from.
-        number: of the child.
-        whole: to the end of the solution.
-        temperature: other than the run's.
-        blanks: blank pieces that were drawn before it.
-    """
-
-    expansion: _Expansion
-    place: tuple[int, int]
-    node: Node
-    number: int
-    whole: bool
-    temperature: float | None
-    blanks: int = 0
-
-
-class Taken(NamedTuple):
-    """What a run wants done: children to draw, and nodes to score."""
-
-    draws: list[Draw]
-    nodes: list[Node]
 
 
 class Run:
@@ -160,12 +99,16 @@ class Run:
         self.ended: Ended | None = None
         self.pool: Pool | None = None
         self._strict = strict
-        self._wishes: deque[_Wish] = deque()
-        self._drawing: dict[tuple[int, ...], tuple[_Wish, Cost]] = {}
+        self._wishes: deque[Wish] = deque()
+        self._drawing: dict[tuple[int, ...], tuple[Wish, Cost]] = {}
         self._to_score: deque[Node] = deque()
         self._scoring: dict[tuple[int, ...], Cost] = {}
-        self._awaiting: dict[tuple[int, ...], list[_Scoring]] = {}
-        self._ready: deque[tuple[_Thread, Any]] = deque()
+        self._awaiting: dict[tuple[int, ...], list[Scoring]] = {}
+        self._to_tell: deque[Passage] = deque()
+        self._telling: dict[Key, Cost] = {}
+        self._told: dict[Key, float] = {}
+        self._weighings: list[Weighing] = []
+        self._ready: deque[tuple[Thread, Any]] = deque()
         self._outcomes: dict[tuple[int, ...], Outcome] = {}
         self._known_children = {
             tuple(e["path"]): e
@@ -173,11 +116,16 @@ class Run:
             if e["event"] == "child" and e["finish"] != "error"
         }
         self._known_scores = {tuple(e["path"]): e for e in trace.found if e["event"] == "score"}
+        self._known_likelihoods = {
+            (tuple(e["path"]), tuple(e["after"])): e
+            for e in trace.found
+            if e["event"] == "likelihood"
+        }
         self._known_notes = sum(e["event"] == "note" for e in trace.found)
         self._begun = clock() - max((e.get("t", 0.0) for e in trace.found), default=0.0)
         self.scene = self._scene()
         """What the algorithm knows."""
-        self._main = _Thread(algorithm(self.scene))
+        self._main = Thread(algorithm(self.scene))
         self._ready.append((self._main, None))
         self._advance()
 
@@ -218,13 +166,14 @@ class Run:
         """What is wanted now and what the budget allows of it; each is given out once."""
         self._from_trace()
         if self.ended is not None:
-            return Taken([], [])
+            return Taken([], [], [])
         waits = self._strict and self._under_way()
         nodes = [] if waits and self._limited else self._granted_scores()
         draws = [] if waits else self._granted_draws()
-        if not self._under_way() and (self._wishes or self._to_score):
+        passages = [] if waits else self._granted_passages()
+        if not self._under_way() and (self._wishes or self._to_score or self._to_tell):
             self.end("budget")
-        return Taken(draws, nodes)
+        return Taken(draws, nodes, passages)
 
     @property
     def _limited(self) -> bool:
@@ -247,6 +196,18 @@ class Run:
             granted.append(node)
         return granted
 
+    def _granted_passages(self) -> list[Passage]:
+        granted: list[Passage] = []
+        while self._to_tell and not self._late():
+            one = self.tools.speaker.reading(self._to_tell[0])
+            if not self.budget.fits(self._spoken_for().plus(one)):
+                break
+            passage = self._to_tell.popleft()
+            self._telling[passage.key] = one
+            self._promised = self._promised.plus(one)
+            granted.append(passage)
+        return granted
+
     def _granted_draws(self) -> list[Draw]:
         granted: list[Draw] = []
         while self._wishes and not self._late():
@@ -260,7 +221,7 @@ class Run:
             granted.append(draw)
         return granted
 
-    def _draw(self, wish: _Wish) -> tuple[Draw | None, Cost]:
+    def _draw(self, wish: Wish) -> tuple[Draw | None, Cost]:
         """A wish as far as the budget allows it, and what it may cost."""
         settings = self.settings.drawing(whole=wish.whole, temperature=wish.temperature)
         prompt = 0
@@ -288,7 +249,7 @@ class Run:
         return self.cost.plus(self._promised)
 
     def _under_way(self) -> bool:
-        return bool(self._drawing or self._scoring)
+        return bool(self._drawing or self._scoring or self._telling)
 
     def _late(self) -> bool:
         return self.budget.seconds is not None and self.seconds >= self.budget.seconds
@@ -350,7 +311,40 @@ class Run:
         self.trace.write(events)
         self._advance()
 
-    def _grown(self, wish: _Wish, child: Child) -> Node:
+    def put_likelihoods(self, passages: Sequence[Passage], logs: Sequence[float]) -> None:
+        """Give it the likelihoods of the texts that it took."""
+        events = []
+        for passage, log in zip(passages, logs, strict=True):
+            cost = self._telling.pop(passage.key)
+            self._promised = self._promised.minus(cost)
+            self._tell(passage, log, cost)
+            events.append(
+                {
+                    "event": "likelihood",
+                    "path": list(passage.node.path),
+                    "after": list(passage.after.path),
+                    # JSON knows no infinity.
+                    "log": log if math.isfinite(log) else None,
+                    "cost": list(cost),
+                    "t": round(self.seconds, 4),
+                }
+            )
+        self.trace.write(events)
+        self._advance()
+
+    def _tell(self, passage: Passage, log: float, cost: Cost) -> None:
+        self._told[passage.key] = log
+        passage.node.cost = passage.node.cost.plus(cost)
+        self.cost = self.cost.plus(cost)
+        for weighing in list(self._weighings):
+            if all(one.key in self._told for one in weighing.passages):
+                self._weighings.remove(weighing)
+                self._ready.append((weighing.thread, self._reply(weighing)))
+
+    def _reply(self, weighing: Weighing) -> list[float]:
+        return [self._told[passage.key] for passage in weighing.passages]
+
+    def _grown(self, wish: Wish, child: Child) -> Node:
         """A child in its place; a blank one is gone on from at once."""
         node = Node(
             self.problem,
@@ -381,10 +375,10 @@ class Run:
             self._drawn(expansion)
         return node
 
-    def _drawn(self, expansion: _Expansion) -> None:
+    def _drawn(self, expansion: Expansion) -> None:
         """All children of an expansion are there; they may have to be scored."""
         children = [[c for c in of_node if c is not None] for of_node in expansion.children]
-        scoring = _Scoring(expansion.thread, children, 0)
+        scoring = Scoring(expansion.thread, children, 0)
         if expansion.score:
             for of_node in children:
                 for child in of_node:
@@ -393,7 +387,7 @@ class Run:
         if not scoring.missing:
             self._ready.append((expansion.thread, children))
 
-    def _want_score(self, node: Node, scoring: _Scoring | None) -> None:
+    def _want_score(self, node: Node, scoring: Scoring | None) -> None:
         if node.scores is not None or node.unscored is not None:
             return
         if node.path not in self._awaiting:
@@ -418,7 +412,8 @@ class Run:
 
     def _from_trace(self) -> None:
         """Answer from the trace what it holds."""
-        more = self.ended is None and bool(self._known_children or self._known_scores)
+        known = self._known_children or self._known_scores or self._known_likelihoods
+        more = self.ended is None and bool(known)
         while more:
             more = False
             for wish in list(self._wishes):
@@ -436,6 +431,14 @@ class Run:
                     self._scored(node, scores_of(event))
                     self.trace.write([event], known=True)
                     more = True
+            for passage in list(self._to_tell):
+                event = self._known_likelihoods.pop(passage.key, None)
+                if event is not None:
+                    self._to_tell.remove(passage)
+                    log = float("-inf") if event["log"] is None else event["log"]
+                    self._tell(passage, log, Cost(*event["cost"]))
+                    self.trace.write([event], known=True)
+                    more = True
             self._advance()
 
     # The algorithm.
@@ -448,7 +451,7 @@ class Run:
             thread, reply = self._ready.popleft()
             self._step(thread, reply)
 
-    def _step(self, thread: _Thread, reply: Any) -> None:
+    def _step(self, thread: Thread, reply: Any) -> None:
         while True:
             try:
                 request = thread.steps.send(reply)
@@ -462,6 +465,15 @@ class Run:
             if isinstance(request, Cut):
                 reply = self._cut(request)
                 continue
+            if isinstance(request, Join):
+                reply = self._join(request)
+                continue
+            if isinstance(request, Likelihood):
+                weighing = self._weigh(thread, request)
+                if weighing in self._weighings:
+                    return
+                reply = self._reply(weighing)
+                continue
             if isinstance(request, Abort):
                 self._abort(request)
                 reply = None
@@ -473,12 +485,11 @@ class Run:
                     reply = []
                     continue
                 self._ready.extend(
-                    (_Thread(search, (thread, i)), None)
-                    for i, search in enumerate(request.searches)
+                    (Thread(search, (thread, i)), None) for i, search in enumerate(request.searches)
                 )
                 return
             if isinstance(request, Score):
-                scoring = _Scoring(thread, None, 0)
+                scoring = Scoring(thread, None, 0)
                 for node in dict.fromkeys(request.nodes):
                     self._want_score(node, scoring)
                 if scoring.missing:
@@ -491,8 +502,8 @@ class Run:
             self._expand(thread, request)
             return
 
-    def _expand(self, thread: _Thread, request: Expand) -> None:
-        expansion = _Expansion(
+    def _expand(self, thread: Thread, request: Expand) -> None:
+        expansion = Expansion(
             thread,
             request.score,
             [[None] * count for count in request.counts],
@@ -505,7 +516,7 @@ class Run:
             node.n_children = max(node.n_children, first + count)
             for j in range(count):
                 self._wishes.append(
-                    _Wish(
+                    Wish(
                         expansion,
                         (i, j),
                         node,
@@ -517,19 +528,43 @@ class Run:
 
     def _cut(self, request: Cut) -> Node:
         node, kept = request
-        if not 1 <= kept < len(node.steps) or node.parent is None:
-            raise SearchError(
-                f"{node.path} has {len(node.steps)} steps of its own; an algorithm wanted the "
-                f"first {kept}"
-            )
-        parent = node.parent
-        steps = node.steps[:kept]
-        text = "".join(steps).removeprefix(parent.lead)
-        made = Node(self.problem, parent, parent.n_children, text=text, steps=steps)
-        parent.n_children += 1
-        self.nodes[made.path] = made
+        made = cut_off(node, kept, 0 if node.parent is None else node.parent.n_children)
+        self._take_in(made)
         self._note(Note("cut", {"path": list(made.path), "of": list(node.path), "steps": kept}))
         return made
+
+    def _join(self, request: Join) -> list[list[Node]]:
+        found = []
+        told = []
+        for node, rest in zip(request.nodes, request.rests, strict=True):
+            made = joined(node, rest, node.n_children)
+            self._take_in(*made)
+            found.append(made)
+            told.append(
+                {
+                    "after": list(node.path),
+                    "number": made[0].number if made else None,
+                    "of": [list(source.path) for source in rest],
+                }
+            )
+        self._note(Note("join", {"joined": told}))
+        return found
+
+    def _take_in(self, *made: Node) -> None:
+        for node in made:
+            assert node.parent is not None
+            node.parent.n_children = max(node.parent.n_children, node.number + 1)
+            self.nodes[node.path] = node
+
+    def _weigh(self, thread: Thread, request: Likelihood) -> Weighing:
+        self.tools.speaker.check_likelihoods()
+        weighing = Weighing(thread, tuple(map(Passage, request.nodes, request.after)))
+        waiting = {one.key for one in self._to_tell} | self._telling.keys()
+        new = {one.key: one for one in weighing.passages if one.key not in self._told}
+        self._to_tell += [one for key, one in new.items() if key not in waiting]
+        if new:
+            self._weighings.append(weighing)
+        return weighing
 
     def _abort(self, request: Abort) -> None:
         given_up = [node for node in request.nodes if node.is_open]
@@ -543,7 +578,7 @@ class Run:
         self._known_notes -= 1
         self.trace.write([event], known=self._known_notes >= 0)
 
-    def _finished(self, thread: _Thread, result: Any) -> None:
+    def _finished(self, thread: Thread, result: Any) -> None:
         if thread.parent is None:
             self.pool = result
             self.end("done")

@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prmkit.answers import extract_answer
-from prmkit.errors import BackendError, InputTooLong, PolicyError
-from prmkit.policies.base import FINISH_OF, Drawn, Policy, SamplingSettings, TokenPolicy, failed
+from prmkit.errors import BackendError, InputTooLong, PolicyError, SearchError
+from prmkit.policies.base import (
+    FINISH_OF,
+    Drawn,
+    LikelihoodPolicy,
+    Policy,
+    SamplingSettings,
+    TokenPolicy,
+    failed,
+)
 from prmkit.records import Finish
 from prmkit.search.settings import SearchSettings
 from prmkit.search.tree import Cost, Node
@@ -39,6 +47,23 @@ class Draw(NamedTuple):
     def settings(self, run: SearchSettings) -> SamplingSettings:
         """How it is drawn."""
         return run.drawing(whole=self.whole, temperature=self.temperature, limit=self.limit)
+
+
+class Passage(NamedTuple):
+    """A text that is there already, from behind a node to another.
+
+    Attributes:
+        node: its end.
+        after: the node before it.
+    """
+
+    node: Node
+    after: Node
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The paths of both."""
+        return self.node.path, self.after.path
 
 
 class Child(NamedTuple):
@@ -73,6 +98,9 @@ class Speaker:
     def __init__(self, policy: Policy, settings: SearchSettings):
         self.policy, self._settings = policy, settings
         self._tokens = policy if isinstance(policy, TokenPolicy) and policy.takes_ids else None
+        self._telling = (
+            policy if isinstance(policy, LikelihoodPolicy) and policy.tells_likelihoods else None
+        )
         self._split: Splitter = splitter(settings.splitting)
 
     @property
@@ -83,6 +111,45 @@ class Speaker:
     def prompt_tokens(self, node: Node) -> int:
         """Tokens of the prompt of a node's children; 0 where they are not known before."""
         return 0 if self._tokens is None else len(self._prefix(self._tokens, node))
+
+    def check_likelihoods(self) -> None:
+        """Refuse to tell how likely texts are.
+
+        Raises:
+            SearchError: if that is not to be had.
+        """
+        instead = "or do without (ancestors=false of particle-gibbs)"
+        if self._telling is None:
+            raise SearchError(
+                "the algorithm asks how likely the policy is to write a text, and "
+                f"{self.policy.name!r} does not tell; search with a model in this "
+                f"process, {instead}"
+            )
+        if self._settings.top_p < 1:
+            raise SearchError(
+                "the algorithm asks how likely the policy is to write a text, which is told of "
+                f"draws from all tokens alone, and top_p is {self._settings.top_p}; set it to 1 "
+                f"(--top-p 1), {instead}"
+            )
+
+    def reading(self, passage: Passage) -> Cost:
+        """What it costs to tell how likely a text is."""
+        if self._telling is None:
+            return Cost()
+        return Cost(readings=1, prompt_tokens=len(self._prefix(self._telling, passage.node)))
+
+    def log_likelihoods(self, passages: Sequence[Passage]) -> list[float]:
+        """How likely texts are written, in order."""
+        self.check_likelihoods()
+        assert self._telling is not None
+        before = [self._prefix(self._telling, passage.after) for passage in passages]
+        whole = [self._prefix(self._telling, passage.node) for passage in passages]
+        return self._telling.log_likelihoods(
+            before,
+            [ids[len(start) :] for ids, start in zip(whole, before, strict=True)],
+            [passage.node.finish == "eos" for passage in passages],
+            self._settings.temperature,
+        )
 
     def draw(self, draws: Sequence[Draw]) -> list[Child]:
         """Draw children, in order."""

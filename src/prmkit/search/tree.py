@@ -22,6 +22,7 @@ class Cost(NamedTuple):
         cached_tokens: of those, found in a cache.
         scorings: prefixes that a scorer scored.
         scorer_tokens: that the scorer read: new ones alone, where it goes on from prefixes.
+        readings: texts that the policy read to tell how likely it is to write them.
     """
 
     completions: int = 0
@@ -30,6 +31,7 @@ class Cost(NamedTuple):
     cached_tokens: int = 0
     scorings: int = 0
     scorer_tokens: int = 0
+    readings: int = 0
 
     def plus(self, other: Cost) -> Cost:
         """Both together."""
@@ -46,8 +48,8 @@ class Cost(NamedTuple):
 
     @property
     def calls(self) -> int:
-        """Completions and scorings."""
-        return self.completions + self.scorings
+        """Completions, scorings and readings."""
+        return self.completions + self.scorings + self.readings
 
 
 NOTHING = Cost()
@@ -71,6 +73,7 @@ class Node:
         n_children: child numbers that were given out.
         state: the scorer's, to go on from.
         lead: blank text that begins the next step: a policy may stop before it says anything.
+        of: what it is a copy of; None where it was drawn.
     """
 
     __slots__ = (
@@ -83,6 +86,7 @@ class Node:
         "n_children",
         "n_steps",
         "number",
+        "of",
         "parent",
         "path",
         "problem",
@@ -110,6 +114,7 @@ class Node:
         self.path: tuple[int, ...] = (*parent.path, number) if parent else ()
         self.text, self.steps, self.ids = text, steps, ids
         self.lead = ""
+        self.of: Node | None = None
         self.finish: Finish = finish
         self.error = error
         self.cost = cost
@@ -131,6 +136,11 @@ class Node:
     def is_finished(self) -> bool:
         """Whether it ends a whole solution."""
         return self.finish in FINISHED
+
+    @property
+    def is_drawn_solution(self) -> bool:
+        """Whether it ends a whole solution, and is no copy of another end."""
+        return self.is_finished and self.of is None
 
     def line(self) -> list[Node]:
         """From the root to here."""

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,13 +88,15 @@ class Way(NamedTuple):
     Attributes:
         make: from what there is, a folder of its own and a seed.
         aggregation: of its step scores.
-        model: ways of the same model share its scores; by default the way's own name.
+        model: whose weights it has; by default the way's own name.
+        scores: ways of the same scores share them; by default the model's.
         once: whether one seed is enough: of ways that no claim is about.
     """
 
     make: Callable[[Material, Path, int], Scorer]
     aggregation: Aggregation = "min"
     model: str | None = None
+    scores: str | None = None
     once: bool = False
 
 
@@ -161,6 +164,40 @@ def trained_anew(material: Material, place: Path, seed: int) -> Scorer:
     return Anew(DiscriminativeScorer(place, device="cpu"), material.cut)
 
 
+def lines_of_anew(material: Material, place: Path, seed: int) -> Scorer:
+    """The same model, read at the ends of lines: without the policy."""
+    train_in(place, material, seed, "anew")
+    return DiscriminativeScorer(place, device="cpu")
+
+
+class Unsure:
+    """Scores each line by how often the policy was unsure in it; nothing is learnt.
+
+    Args:
+        cut: cuts where it was.
+    """
+
+    def __init__(self, cut: Recut):
+        self._cut = cut
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[Scored]:
+        """See `prmkit.scorers.base.Scorer.score`."""
+        found: list[Scored] = []
+        for old, new in zip(trajectories, self._cut(trajectories), strict=True):
+            begins, lines = [0, *ends_of(new)[:-1]], [0, *ends_of(old)]
+            values = tuple(
+                -float(sum(begin <= at < end for at in begins)) for begin, end in pairwise(lines)
+            )
+            found.append(StepScores(values=values, semantics="advantage", model="unsure"))
+        return found
+
+
+def unsure(material: Material, place: Path, seed: int) -> Scorer:
+    """How seldom the policy was unsure."""
+    del place, seed
+    return Unsure(material.cut)
+
+
 def implicit(material: Material, place: Path, seed: int) -> Scorer:
     """A log-ratio to the policy that was trained on outcomes."""
     settings = {"kind": "implicit", "family": "log_ratio", "learning_rate": 5e-4}
@@ -183,9 +220,13 @@ def shipped(material: Material, place: Path, seed: int) -> Scorer:
 WAYS: dict[str, Way] = {
     "outcome": Way(partial(trained, labels="answer", kind="outcome"), "last"),
     "step": Way(partial(trained, labels="sequential")),
+    "step, last line": Way(partial(trained, labels="sequential"), "last", model="step"),
     "implicit, lowest step": Way(implicit, model="implicit"),
     "implicit, sum": Way(implicit, "sum", model="implicit"),
     "step, cut anew": Way(trained_anew),
+    "step, cut anew, read at lines": Way(
+        lines_of_anew, model="step, cut anew", scores="step, cut anew, read at lines"
+    ),
     "step by certainty": Way(partial(trained, labels="sequential", weighting="certainty")),
     "step, true labels": Way(partial(trained, labels="true"), once=True),
     "outcome at every token": Way(
@@ -196,16 +237,26 @@ WAYS: dict[str, Way] = {
     ),
     "rank": Way(partial(trained, labels="sequential", kind="rank"), once=True),
     "the shipped PRM": Way(shipped, once=True),
+    "fewest unsure tokens, untrained": Way(unsure, "sum", once=True),
     "log-ratio of base to policy, untrained": Way(untrained, "sum", once=True),
 }
 
 CLAIMS = {
     "steps instead of outcomes": ("step", "outcome"),
+    "steps instead of outcomes, both read at the last line": ("step, last line", "outcome"),
     "implicit instead of outcomes": ("implicit, lowest step", "outcome"),
     "implicit instead of steps": ("implicit, lowest step", "step"),
     "sum instead of lowest step of implicit": ("implicit, sum", "implicit, lowest step"),
     "weighted by certainty": ("step by certainty", "step"),
     "cut where the policy is unsure": ("step, cut anew", "step"),
+    "cut where the policy is unsure, both read at lines": (
+        "step, cut anew, read at lines",
+        "step",
+    ),
+    "cut where the policy is unsure, against how often it is": (
+        "step, cut anew",
+        "fewest unsure tokens, untrained",
+    ),
     "true labels instead of rollouts": ("step, true labels", "step"),
     "outcome at every token": ("outcome at every token", "outcome"),
     "squared error instead of cross entropy": ("value, squared error", "step"),
@@ -237,21 +288,24 @@ def drawn(policy: HFPolicy, split: Split, start: int, n: int, of_each: int, plac
         )
 
 
-class Recut(NamedTuple):
-    """Cuts solutions where the policy is unsure (AdaptiveStep).
+class Recut:
+    """Cuts solutions where the policy is unsure (AdaptiveStep), and remembers how.
 
-    Attributes:
+    Args:
         policy: which is asked.
         threshold: a token less likely than this begins a step.
     """
 
-    policy: LogProbs
-    threshold: float
+    def __init__(self, policy: LogProbs, threshold: float):
+        self._policy, self._threshold = policy, threshold
+        self._known: dict[str, Trajectory] = {}
 
     def __call__(self, items: Sequence[Trajectory]) -> list[Trajectory]:
         """The same solutions in other steps."""
-        tokens = tokens_of(self.policy, items)
-        return [recut(t, own, self.threshold) for t, own in zip(items, tokens, strict=True)]
+        new = list({t.key: t for t in items if t.key not in self._known}.values())
+        for t, own in zip(new, tokens_of(self._policy, new), strict=True):
+            self._known[t.key] = recut(t, own, self._threshold)
+        return [self._known[t.key] for t in items]
 
 
 def labelled_by_rollouts(
@@ -347,12 +401,14 @@ def compare(
     jobs = [(name, seed) for seed in range(options.seeds) for name in names if not WAYS[name].once]
     for name, seed in jobs + [(name, 0) for name in names if WAYS[name].once]:
         way, busy = WAYS[name], time.process_time()
-        folder = place / f"{way.model or name}-{options.solutions}-{seed}".replace(" ", "_")
+        model, of = way.model or name, f"-{options.solutions}-{seed}"
+        folder = place / f"{model}{of}".replace(" ", "_")
+        kept = place / f"{way.scores or model}{of}".replace(" ", "_")
         make = cache(partial(way.make, material, folder, seed))
         runs = {}
         for split, pool in pools.items():
             sizes = f"{len(pool.groups)}x{options.samples}"
-            scored = scores_of(make, pool, folder.with_name(f"{folder.name}-{split}-{sizes}.json"))
+            scored = scores_of(make, pool, kept.with_name(f"{kept.name}-{split}-{sizes}.json"))
             runs[split] = measured(scored, pool, way.aggregation)
         firsts = fitted_first_errors(runs, pools)
         spent = results["cpu_seconds"].setdefault(name, [])

@@ -44,6 +44,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "majority-16": ("majority", {"n": 16}),
     "greedy": ("greedy", {}),
     "adaptive": ("adaptive", {"n": 16}),
+    "adaptive, repairs": ("adaptive", {"n": 16, "repair": 0.5}),
     "adaptive-self-consistency": ("adaptive-self-consistency", {"n": 16}),
     "early-rejection": ("early-rejection", {"n": 8}),
     "beam": ("beam", {"n": 8, "width": 4}),

@@ -259,7 +259,7 @@ def test_adaptive_goes_on_from_a_good_beginning():
         return 0.1 if "wrong" in steps[-1] else 0.97
 
     # One step that is wrong decides.
-    (found,), _, _ = run("adaptive", script, score, n=16, seed=1, aggregation="min")
+    (found,), _, _ = run("adaptive", script, score, n=16, seed=1, aggregation="min", repair=0.5)
     cuts = [node for node in found.root.children if not node.is_finished]
     assert len(cuts) == 1
     assert cuts[0].children

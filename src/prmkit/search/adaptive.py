@@ -50,7 +50,7 @@ def adaptive(
     sure: float = 0.95,
     trust: float = 1.0,
     agreement: float = 0.1,
-    repair: float = 0.5,
+    repair: float = 0.0,
 ) -> Search:
     """Draw solutions until the answer is settled, n at most, or as far as the budget goes.
 
@@ -62,7 +62,8 @@ def adaptive(
         sure: the probability of an answer at which it is settled.
         trust: in the scorer: its log-odds are multiplied by it; 0 leaves the votes alone.
         agreement: how likely two wrong solutions agree on an answer.
-        repair: a solution is drawn again from before the first step whose score is below this.
+        repair: a solution is drawn again from before the first step whose score is below this; 0
+            for never. It saves tokens, and keeps mistakes that the scorer did not see.
     """
     at_least(1, n=n, start=start, at_once=at_once)
     at_least(0, trust=trust)

@@ -4,8 +4,8 @@
 
 Both sides draw with the embedded policy through `HFPolicy` (so its_hub profits from the keys and
 values that it keeps) and score with the embedded PRM; its_hub is told by a stop text where
-solutions end, since it does not see that the model ended its text. Tokens are counted where they are drawn
-and read. One problem at a time on both sides; ours is also run with 16 problems under way.
+solutions end, since it does not see that the model ended its text. Tokens are counted where they
+are drawn and read. One problem at a time on both sides; ours is also run with 16 under way.
 """
 
 from __future__ import annotations

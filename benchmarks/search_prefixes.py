@@ -1,11 +1,11 @@
 """What a step beam search gains from prefixes that policy and scorer keep.
 
-    python benchmarks/search_prefixes.py [--problems N] [--large] [--out FILE]
+    python benchmarks/search_prefixes.py [--problems N] [--out FILE]
 
 Beam search (width 4, 4 expansions a beam, depth 8): with keys and values of prefixes kept on both
 sides, and with everything computed anew for every step, on the same models; results are compared.
-The embedded models have a million parameters and prompts of 50 tokens, where what is saved is small
-beside the rest; `--large` adds random models of 8 layers, 512 wide, with prompts of 400 tokens.
+The embedded models have a million parameters; beside their own questions of 50 tokens, the same are
+searched with other questions before them, as prompts with worked examples are long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from prmkit import __version__
 from prmkit.embedded.build import WEIGHTS
@@ -48,32 +46,6 @@ class Anew:
         """One text at a time, so that not even the question is shared."""
         self.computed += sum(self._scorer.n_tokens(trajectories))
         return [found for one in trajectories for found in self._scorer.score([one])]
-
-
-def large(place: Path) -> tuple[Path, Path]:
-    """Random models with the embedded tokenizer: a policy, and a body under the PRM's head."""
-    folders = []
-    for name in ("policy", "prm"):
-        config = AutoConfig.from_pretrained(WEIGHTS / name)
-        config.hidden_size, config.intermediate_size = 512, 1536
-        config.num_hidden_layers, config.num_attention_heads = 8, 8
-        config.num_key_value_heads, config.head_dim = 8, 64
-        config.max_position_embeddings = 4096
-        torch.manual_seed(1)
-        folder = place / name
-        if name == "policy":
-            model = AutoModelForCausalLM.from_config(config)
-        else:
-            from transformers import AutoModelForTokenClassification
-
-            model = AutoModelForTokenClassification.from_config(config)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(WEIGHTS / name).save_pretrained(folder)
-        for extra in (WEIGHTS / name).glob("*.json"):
-            if not (folder / extra.name).exists():
-                (folder / extra.name).write_bytes(extra.read_bytes())
-        folders.append(folder)
-    return folders[0], folders[1]
 
 
 def went(
@@ -144,18 +116,20 @@ def measure(policy: Path, prm: Path, items: Sequence[Problem], step_tokens: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=8)
-    parser.add_argument("--large", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     items = list(problems("test", options.problems + 1, 46_000))
-    rows = {"embedded": measure(WEIGHTS / "policy", WEIGHTS / "prm", items, 60)}
-    print(rows["embedded"], flush=True)
-    if options.large:
-        with tempfile.TemporaryDirectory() as temporary:
-            policy, prm = large(Path(temporary))
-            long = [Problem(id=item.id, prompt=" ".join([item.text] * 8)) for item in items[:3]]
-            rows["8 layers, long prompts"] = measure(policy, prm, long, 24)
-            print(rows["8 layers, long prompts"], flush=True)
+    others = list(problems("test", 12, 47_000))
+    rows = {}
+    for before in (0, 4, 12):
+        # The policy knows one question at a time; what it answers here does not matter.
+        longer = [
+            Problem(id=item.id, prompt=" ".join([*(o.text for o in others[:before]), item.text]))
+            for item in items
+        ]
+        name = f"{before} questions before"
+        rows[name] = measure(WEIGHTS / "policy", WEIGHTS / "prm", longer, 60)
+        print(name, rows[name], flush=True)
     about = {
         "prmkit": __version__,
         "torch": torch.__version__,

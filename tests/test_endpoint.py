@@ -128,7 +128,7 @@ def test_the_server_says_when_to_come_again(after):
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("after", ["3600", later(3600)])
+@pytest.mark.parametrize("after", ["3600", later(3600)], ids=["seconds", "date"])
 def test_who_wants_to_be_asked_after_the_deadline_is_not_waited_for(after):
     handler, seen = answers(httpx2.Response(429, headers={"Retry-After": after}, text="later"))
     start = time.monotonic()

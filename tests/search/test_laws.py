@@ -30,12 +30,21 @@ OTHERS = [
     ("particle-gibbs", {"n": 3, "iterations": 3, "ess": 1.0, "max_steps": 4, "ancestors": True}),
     ("beam", {"n": 1, "width": 1}),
 ]
-CASES = [(name, SMALL.get(name, {})) for name in {**ALGORITHMS, **PRESETS}] + OTHERS
+FIRST = [(name, SMALL.get(name, {})) for name in ALGORITHMS] + OTHERS[-2:]
+"""These run by default; the others are of the same kinds."""
+SLOW = [(name, {}) for name in PRESETS if name not in ALGORITHMS] + OTHERS[:-2]
+CASES = [
+    pytest.param(
+        name,
+        options,
+        id=f"{name}-{'-'.join(map(str, options.values()))}",
+        marks=[pytest.mark.slow] if (name, options) in SLOW else [],
+    )
+    for name, options in FIRST + SLOW
+]
 
 
 @pytest.mark.parametrize("law", SEARCH_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize(
-    ("name", "options"), CASES, ids=[f"{n}-{'-'.join(map(str, o.values()))}" for n, o in CASES]
-)
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_algorithm_keeps_the_laws(law, name, options):
     law(algorithm(name, **options))

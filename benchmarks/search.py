@@ -1,6 +1,6 @@
 """Searches of the embedded world: accuracy against tokens, all algorithms, in and out of domain.
 
-    python benchmarks/search.py [--problems N] [--only NAME] [--split test|ood] [--work DIR]
+    python benchmarks/search.py [--problems N] [--only NAME ...] [--split test|ood] [--work DIR]
         [--out FILE]
 
 Every algorithm searches the same fresh problems with the shipped policy and PRM. The adaptive
@@ -29,7 +29,7 @@ from prmkit.evaluation.searches import Searches, compare_searches
 from prmkit.files import write_json
 from prmkit.policies.hf import HFPolicy
 from prmkit.scorers.discriminative import DiscriminativeScorer
-from prmkit.search.catalogue import ALGORITHMS, PRESETS, UNSCORED, algorithm
+from prmkit.search.catalogue import PRESETS, UNSCORED, algorithm
 from prmkit.search.drive import DriveSettings, search
 from prmkit.search.settings import SearchSettings
 
@@ -145,7 +145,7 @@ def rounded(value: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--only", default="", help="ways whose name begins so")
+    parser.add_argument("--only", nargs="*", choices=list(WAYS), help="these ways alone")
     parser.add_argument("--split", choices=SPLITS)
     parser.add_argument("--tune", type=int, default=0, help="tune on so many problems instead")
     parser.add_argument("--work", type=Path)
@@ -157,11 +157,7 @@ def main() -> None:
         if options.tune:
             tune(models, options.tune, place)
             return
-        ways = {
-            name: way
-            for name, way in WAYS.items()
-            if name.startswith(options.only) and way[0] in ALGORITHMS
-        }
+        ways = {name: way for name, way in WAYS.items() if name in (options.only or WAYS)}
         results: dict[str, Any] = {}
         for split in [options.split] if options.split else SPLITS:
             folders = {}

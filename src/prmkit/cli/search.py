@@ -156,9 +156,9 @@ def search(
         **{k: v for k, v in asdict(run).items() if k not in _FREE},
         **asdict(settings),
         "policy": speaker.policy,
-        "server": speaker.server,
         "tokenizer": speaker.tokenizer,
-        "scorer": asdict(how),
+        # A server may have been begun again elsewhere.
+        "scorer": {k: v for k, v in asdict(how).items() if k != "scorer_server"},
     }
     with run_folder(run.out, described, resume=run.resume), bars(quiet=json) as progress:
         policy, _ = open_policy(speaker)

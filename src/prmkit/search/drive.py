@@ -75,6 +75,8 @@ class Found(NamedTuple):
         ended: ``done``, or what ended it.
         root: of the tree.
         records: of the candidates, scored; the meta of the chosen one says so.
+        not_drawn: why pieces could not be drawn, one reason each; a run that is given again asks
+            for them again.
     """
 
     problem: Problem
@@ -89,6 +91,7 @@ class Found(NamedTuple):
     ended: Ended
     root: Node
     records: tuple[Record, ...]
+    not_drawn: tuple[str, ...]
 
 
 def search(
@@ -306,6 +309,7 @@ def settled(run: Run) -> Found:
         run.ended,
         run.root,
         tuple(records),
+        tuple(node.error for node in run.root.walk() if node.error is not None),
     )
     if run.ended != "cancelled":
         _note_end(run.trace, found)

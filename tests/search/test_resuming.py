@@ -51,11 +51,17 @@ def new_policy(url, capabilities=None, attempts=6):
     return OpenAIPolicy(endpoint, tokenizer=load_tokenizer(FOLDER), capabilities=capabilities)
 
 
+OPTIONS = {
+    "beam": {"n": 4, "width": 2, "max_steps": 5},
+    "particle-filter": {"n": 4, "max_steps": 5},
+    "best-of-n": {"n": 3},
+}
+
+
 def run(policy, name="beam", driving=None, **more):
-    options = {"n": 4, "max_steps": 5} | ({"width": 2} if name == "beam" else {})
     return list(
         search(
-            PROBLEMS, algorithm(name, **options), policy, ScriptedScorer(by_length),
+            PROBLEMS, algorithm(name, **OPTIONS[name]), policy, ScriptedScorer(by_length),
             settings=SETTINGS, driving=driving, judge=lambda p, t: Outcome(t[-9:], None), **more,
         )
     )  # fmt: skip
@@ -94,6 +100,23 @@ def test_the_ledger_of_a_search_is_what_the_server_counted(name):
             assert cost.cached_tokens > 0.5 * cost.prompt_tokens
             seen.append(trees(found))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("mode", ["vllm", "openai"])
+def test_of_a_server_without_token_ids_prompts_are_asked_and_counted_once(mode):
+    """Those of a node in one request, though they go as chats; what it bills is in the ledger."""
+    with FakeServer(mode) as server:
+        policy = OpenAIPolicy(Endpoint(EndpointSettings(url=server.url)))
+        can = policy.capabilities
+        assert not policy.takes_ids
+        asked = len(server.bodies)
+        found = run(policy, "best-of-n")
+        assert len(server.bodies) - asked == len(PROBLEMS)
+    cost, usage = total(found), policy.usage
+    assert usage.prompt_tokens > 0
+    assert (cost.policy_tokens, cost.prompt_tokens, cost.cached_tokens) == (
+        usage.completion_tokens, usage.prompt_tokens, usage.cached_tokens,
+    ), can.describe()  # fmt: skip
 
 
 @pytest.mark.slow

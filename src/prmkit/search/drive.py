@@ -43,7 +43,8 @@ class DriveSettings:
     Attributes:
         in_flight: problems under way at a time; they share batches.
         overlap: the policy draws for some while the scorer scores for others.
-        threads: with overlap: calls of the policy at the same time, for one behind a server.
+        threads: with overlap: calls of the policy at the same time, for one behind a server: as
+            many as the requests that it is to have under way.
         strict: with overlap: searches side by side in one problem go on in step, so that the
             order of a trace does not depend on who answers first, and a budget buys the same.
     """

@@ -20,32 +20,50 @@ def free_port():
         return found.getsockname()[1]
 
 
+class Server:
+    """A server that can be killed and begun again, at the same address; `log` gets what it says."""
+
+    def __init__(self, command, port, log, **environment):
+        self._command, self._log = list(map(str, command)), log
+        self._environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = None
+
+    def begin(self):
+        """Start it, and do not wait for it."""
+        with self._log.open("a") as out:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def end(self, how=signal.SIGTERM):
+        """End it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, how)
+        self._process.wait(timeout=60)
+
+    def wait(self):
+        """Until it is healthy."""
+        for _ in range(START_SECONDS):
+            assert self._process.poll() is None, self._log.read_text()[-3000:]
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(f"{self.url}/health").status_code == 200:
+                    return
+            time.sleep(1)
+        raise AssertionError(self._log.read_text()[-3000:])
+
+
 @contextlib.contextmanager
 def started(command, port, log, **environment):
     """The address of a server, once it is healthy; `log` gets what it says."""
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            list(map(str, command)),
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
+    server = Server(command, port, log, **environment)
+    server.begin()
     try:
-        _wait(url, process, log)
-        yield url
+        server.wait()
+        yield server.url
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def _wait(url, process, log):
-    for _ in range(START_SECONDS):
-        assert process.poll() is None, log.read_text()[-3000:]
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{url}/health").status_code == 200:
-                return
-        time.sleep(1)
-    raise AssertionError(log.read_text()[-3000:])
+        server.end()

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from fake_openai import FakeServer
+from prmkit.embedded.build import WEIGHTS
 from prmkit.formats.files import read_records
 from prmkit.records import StepScores
 
@@ -55,6 +57,48 @@ def test_other_settings_need_another_folder(prm, tmp_path):
         "search", *SMALL, "--algorithm", "majority", "-o", tmp_path / "a", "--no-resume"
     )
     assert code == 0
+
+
+def test_a_search_goes_on_with_a_server_elsewhere(prm, tmp_path):
+    """What was drawn is there; the next server has nothing to draw."""
+    out = tmp_path / "served"
+    given = ["search", "--limit", 2, "--n", 2, "--algorithm", "best-of-n", "--max-tokens", 40]
+    given += ["--tokenizer", WEIGHTS / "policy", "-o", out, "--json"]
+    told = []
+    for _ in range(2):
+        with FakeServer(ends=10) as server:
+            code, words, err = prm(*given, "--server", server.url)
+            assert code in (0, 3), err
+            told.append(json.loads(words))
+            long = [body for _, body in server.bodies if body.get("max_tokens") == 40]
+        assert len(long) == (2 if len(told) == 1 else 0)
+    assert told[0]["policy_tokens"] == told[1]["policy_tokens"] > 0
+    config = json.loads((out / "config.json").read_text())
+    assert server.url not in json.dumps(config)
+
+
+def test_what_could_not_be_drawn_is_told(prm, tmp_path):
+    given = ["search", "--limit", 2, "--n", 4, "--algorithm", "best-of-n", "--max-tokens", 40]
+    given += ["--tokenizer", WEIGHTS / "policy", "-o", tmp_path / "x", "--json"]
+    with FakeServer(ends=10) as server:
+        answered = server.fault
+
+        def fault(body):
+            fails = body.get("max_tokens") == 40 and server.failed["broken"] < 1
+            server.failed["broken"] += fails
+            return "broken" if fails else answered(body)
+
+        server.fault = fault
+        code, told, err = prm(*given, "--server", server.url, "--attempts", 1)
+        assert code in (0, 3)
+        # The completions of a request.
+        assert json.loads(told)["not_drawn"] == 4
+        assert "4 pieces could not be drawn" in " ".join(err.split())
+        assert "fell over" in err
+        code, told, err = prm(*given, "--server", server.url, "--attempts", 1)
+    assert json.loads(told)["not_drawn"] == 0
+    assert json.loads(told)["completions"] == 8
+    assert "could not be drawn" not in err
 
 
 def test_a_budget_is_kept(prm, tmp_path):

@@ -17,12 +17,13 @@ from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem
 from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.adaptive import posterior
-from prmkit.search.beam import spread
+from prmkit.search.beam import ranked, spread
 from prmkit.search.catalogue import ALGORITHMS, PRESETS, algorithm, with_preset
 from prmkit.search.drive import search
 from prmkit.search.rebase import shared
 from prmkit.search.self_consistency import beta_above_half, lead
 from prmkit.search.settings import Budget, SearchSettings
+from prmkit.search.tree import Node
 
 DEPTH, LETTERS = 4, "abc"
 
@@ -141,6 +142,18 @@ def test_all_of_a_width_is_shared_out(width, values, balance, sharing):
     if sharing == "largest_remainder":
         weights = np.exp((np.array(values) - max(values)) / balance)
         assert (np.abs(counts - width * weights / weights.sum()) < 1 + 1e-6).all()
+
+
+def test_of_beams_with_the_same_text_the_first_stands_for_all():
+    """Whichever of them is a last bit ahead."""
+    root = Node(Problem(id="p", prompt="?"))
+    nodes = [Node(root.problem, root, i, text=t, steps=(t,)) for i, t in enumerate("abab")]
+    for tiny in (1e-9, -1e-9):
+        values = {(0,): 0.5, (1,): 0.7, (2,): 0.5 + tiny, (3,): 0.7 + tiny}
+        assert [n.path for n in ranked(nodes, values, distinct=True)] == [(1,), (0,)]
+    assert [n.path for n in ranked(nodes, values)] == [(1,), (3,), (0,), (2,)]
+    values[(2,)] = 0.9
+    assert [n.path for n in ranked(nodes, values, distinct=True)] == [(0,), (1,)]
 
 
 def test_spread():

@@ -156,9 +156,9 @@ def search(
         **{k: v for k, v in asdict(run).items() if k not in _FREE},
         **asdict(settings),
         "policy": speaker.policy,
-        "server": speaker.server,
         "tokenizer": speaker.tokenizer,
-        "scorer": asdict(how),
+        # A server may have been begun again elsewhere.
+        "scorer": {k: v for k, v in asdict(how).items() if k != "scorer_server"},
     }
     with run_folder(run.out, described, resume=run.resume), bars(quiet=json) as progress:
         policy, _ = open_policy(speaker)
@@ -180,6 +180,12 @@ def search(
     write_search(
         run.out / "report.html", run.out, judge(), title=f"{run.algorithm} of {policy.name}"
     )
+    reasons = [reason for one in found for reason in one.not_drawn]
+    if reasons:
+        say(
+            f"{len(reasons)} pieces could not be drawn ({reasons[0]}); the search went on without "
+            "them. Given again, it asks for them again"
+        )
     if json:
         print_json({**metrics, "out": str(run.out)})
     else:
@@ -235,7 +241,7 @@ def _searched(
 
 
 def metrics_of(found: Sequence[Found]) -> dict[str, Any]:
-    """Accuracy and cost of some searches; what could not be judged is counted apart."""
+    """Accuracy and cost of some searches; what could not be judged, or drawn, is counted apart."""
     judged = [one for one in found if one.correct is not None]
     without = sum(one.node is None for one in found)
     # Where a reference is there, no answer is a wrong one.
@@ -249,6 +255,7 @@ def metrics_of(found: Sequence[Found]) -> dict[str, Any]:
         "right": round(sum(bool(one.correct) for one in judged) / n, 4) if n else None,
         "not_judged": len(found) - n,
         "without_a_solution": without,
+        "not_drawn": sum(len(one.not_drawn) for one in found),
         "ended_by_budget": sum(one.ended == "budget" for one in found),
         **total._asdict(),
         "seconds": round(sum(one.seconds for one in found), 1),

@@ -133,6 +133,21 @@ class Drawn(NamedTuple):
 
 
 @runtime_checkable
+class BilledPolicy(Policy, Protocol):
+    """A policy that says what was read for each completion: one behind a server that counts."""
+
+    def complete_counted(
+        self,
+        prefixes: Sequence[Trajectory],
+        n: int,
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """As `complete`, with what was read for it."""
+
+
+@runtime_checkable
 class TokenPolicy(Policy, Protocol):
     """A policy that goes on from tokens, so that a search over texts pays for new tokens alone.
 

@@ -27,7 +27,6 @@ from prmkit.policies.probe import probe
 from prmkit.policies.wire import (
     Answer,
     Capabilities,
-    Choice,
     Prompt,
     body_of,
     completion_of,
@@ -142,12 +141,23 @@ class OpenAIPolicy:
             InputTooLong: if a prefix leaves no room for a token in the model's context.
             PolicyError: if the server was seen to be unable to do what is asked for.
         """
+        drawn = self.complete_counted(prefixes, n, settings, seeds, first)
+        return [[one.completion for one in of_prefix] for of_prefix in drawn]
+
+    def complete_counted(
+        self,
+        prefixes: Sequence[Trajectory],
+        n: int,
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Drawn]]:
+        """See `prmkit.policies.base.BilledPolicy.complete_counted`; raises as `complete` does."""
         begin = [0] * len(prefixes) if first is None else first
         given_each(len(prefixes), seeds=seeds, first=begin)
         self._check(settings)
         prompts = [self._prompt(prefix) for prefix in prefixes]
-        drawn = self._draw(prompts, [n] * len(prompts), settings, seeds, begin)
-        return [[one.completion for one in of_prefix] for of_prefix in drawn]
+        return self._draw(prompts, [n] * len(prompts), settings, seeds, begin)
 
     @property
     def takes_ids(self) -> bool:
@@ -363,8 +373,8 @@ class OpenAIPolicy:
                 f"{len(prompt.ids or [])}: it serves another tokenizer than the one here"
             )
         drawn = []
-        for choice in answer.choices:
-            n_tokens = min(limit, self._n_tokens(answer, choice))
+        for index, choice in enumerate(answer.choices):
+            n_tokens = min(limit, self._n_tokens(answer, index))
             completion = completion_of(can, choice, settings.stop, n_tokens)
             ids = (
                 None
@@ -374,12 +384,13 @@ class OpenAIPolicy:
             drawn.append(Drawn(completion, ids))
         return drawn
 
-    def _n_tokens(self, answer: Answer, choice: Choice) -> int:
+    def _n_tokens(self, answer: Answer, index: int) -> int:
         """Tokens of one completion: as the server counts them, else as the tokenizer here does.
 
         A server that counts several completions together, and shows no token ids to somebody who
-        has no tokenizer, leaves no more than their mean.
+        has no tokenizer, leaves no more than their mean; they add up to what it counts.
         """
+        choice = answer.choices[index]
         if len(answer.choices) == 1 and answer.completion_tokens is not None:
             return answer.completion_tokens
         if choice.ids is not None:
@@ -388,7 +399,8 @@ class OpenAIPolicy:
             return len(encode_text(self._tokenizer, choice.text)) + (choice.finish == "stop")
         if answer.completion_tokens is None:
             raise PolicyError(f"{self._endpoint.shown} did not count the tokens of an answer")
-        return round(answer.completion_tokens / len(answer.choices))
+        each, more = divmod(answer.completion_tokens, len(answer.choices))
+        return each + (index < more)
 
     def _count(self, answer: Answer) -> None:
         with self._counting:

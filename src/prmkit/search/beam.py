@@ -138,15 +138,16 @@ def ranked(
     Args:
         nodes: what is ranked.
         values: by path.
-        distinct: leave out those whose text is that of a better one.
+        distinct: of those with the same text the first stands for all, with the best value. Which
+            of them is scored best is decided by the last bits of sums, that other batches change.
     """
-    order = sorted(nodes, key=lambda node: -values[node.path])
     if not distinct:
-        return order
-    first: dict[str, Node] = {}
-    for node in order:
-        first.setdefault(node.solution(), node)
-    return list(first.values())
+        return sorted(nodes, key=lambda node: -values[node.path])
+    alike: dict[str, list[Node]] = {}
+    for node in nodes:
+        alike.setdefault(node.solution(), []).append(node)
+    best_first = sorted(alike.values(), key=lambda own: -max(values[n.path] for n in own))
+    return [own[0] for own in best_first]
 
 
 def _looked_ahead(

@@ -31,7 +31,7 @@ from prmkit.search.requests import Pool
 from prmkit.search.run import Algorithm, Ended, Run, Tools
 from prmkit.search.settings import Answers, Budget, SearchSettings
 from prmkit.search.speaking import Speaker
-from prmkit.search.trace import Event, Trace
+from prmkit.search.trace import Event, Trace, as_read
 from prmkit.search.tree import Cost, Node
 from prmkit.settings import at_least
 
@@ -43,7 +43,8 @@ class DriveSettings:
     Attributes:
         in_flight: problems under way at a time; they share batches.
         overlap: the policy draws for some while the scorer scores for others.
-        threads: with overlap: calls of the policy at the same time, for one behind a server.
+        threads: with overlap: calls of the policy at the same time, for one behind a server: as
+            many as the requests that it is to have under way.
         strict: with overlap: searches side by side in one problem go on in step, so that the
             order of a trace does not depend on who answers first, and a budget buys the same.
     """
@@ -75,6 +76,8 @@ class Found(NamedTuple):
         ended: ``done``, or what ended it.
         root: of the tree.
         records: of the candidates, scored; the meta of the chosen one says so.
+        not_drawn: why pieces could not be drawn, one reason each; a run that is given again asks
+            for them again.
     """
 
     problem: Problem
@@ -89,6 +92,7 @@ class Found(NamedTuple):
     ended: Ended
     root: Node
     records: tuple[Record, ...]
+    not_drawn: tuple[str, ...]
 
 
 def search(
@@ -292,7 +296,7 @@ def settled(run: Run) -> Found:
             meta["chosen"] = True
         records.append(Record(trajectory=trajectory, scores=scores, meta={"search": meta}))
     assert run.ended is not None
-    cost = total_cost(run.trace.events)
+    cost = total_cost([*run.trace.found, *run.trace.new])
     found = Found(
         run.problem,
         chosen.node,
@@ -306,9 +310,10 @@ def settled(run: Run) -> Found:
         run.ended,
         run.root,
         tuple(records),
+        tuple(node.error for node in run.root.walk() if node.error is not None),
     )
-    if run.ended != "cancelled" and not any(e["event"] == "end" for e in run.trace.found):
-        run.trace.write([_end_event(found)])
+    if run.ended != "cancelled":
+        _note_end(run.trace, found)
     run.trace.close()
     run.forget()
     return found
@@ -323,16 +328,23 @@ def total_cost(events: Iterable[Event]) -> Cost:
     return total
 
 
-def _end_event(found: Found) -> dict[str, Any]:
-    return {
-        "event": "end",
-        "ended": found.ended,
-        "chosen": None if found.node is None else list(found.node.path),
-        "answer": found.answer,
-        "correct": found.correct,
-        "candidates": [list(node.path) for node in found.candidates],
-        "weights": list(found.weights),
-        "share": found.share,
-        "cost": list(found.cost),
-        "t": round(found.seconds, 4),
-    }
+def _note_end(trace: Trace, found: Found) -> None:
+    """Note the choice, unless the trace ends with it."""
+    event = as_read(
+        {
+            "event": "end",
+            "ended": found.ended,
+            "chosen": None if found.node is None else list(found.node.path),
+            "answer": found.answer,
+            "correct": found.correct,
+            "candidates": [list(node.path) for node in found.candidates],
+            "weights": list(found.weights),
+            "share": found.share,
+            "cost": list(found.cost),
+            "t": round(found.seconds, 4),
+        }
+    )
+    ends = [e for e in trace.found if e["event"] == "end"]
+    # What could not be drawn the last time may have been, and changed the choice.
+    if not ends or len(trace.new) or {**ends[-1], "t": 0} != {**event, "t": 0}:
+        trace.write([event])

@@ -23,6 +23,7 @@ from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Trajectory
 from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.drive import DriveSettings, Found, search
+from prmkit.search.replay import recorded, traces_in
 from prmkit.search.run import Algorithm
 from prmkit.search.settings import Budget, SearchSettings
 from prmkit.search.trace import Event, read_events
@@ -335,6 +336,40 @@ def resumes_where_it_was(algorithm: Algorithm) -> None:
             )
 
 
+def gets_over_failures(algorithm: Algorithm) -> None:
+    """Given again where draws no longer fail, it ends as one in which none did, and so it notes."""
+    for maze in (Maze(fails=0.3), Maze(fails=0.5, blank=0.4), Maze(fails=1.0)):
+        whole = _go(algorithm, maze._replace(fails=0.0))
+        with tempfile.TemporaryDirectory() as folder:
+            _go(algorithm, maze, traces=Path(folder))
+            again = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder))
+            last = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder))
+            read = {one.problem.id: one for one in map(recorded, traces_in(folder))}
+        for mine, theirs in zip(again.found, whole.found, strict=True):
+            _expect(
+                _tree(mine, False) == _tree(theirs, False) and mine.answer == theirs.answer,
+                "gets over failures",
+                f"{maze}:\n{_tree(mine, False)}\n{_tree(theirs, False)}",
+            )
+            told = read[mine.problem.id]
+            texts = [(n.path, n.text, n.scores) for n in told.root.walk() if told.end]
+            kept = {n.path: (n.path, n.text, n.scores) for n in mine.root.walk()}
+            _expect(
+                [text for text in texts if text[0] in kept] == list(kept.values())
+                and [n.path for n in told.candidates.nodes] == [n.path for n in mine.candidates],
+                "a trace tells of what came after failures",
+                f"{maze}:\n{texts}\n{kept}",
+            )
+            _expect(
+                told.cost == mine.cost, "what was in vain was paid", f"{told.cost}, {mine.cost}"
+            )
+        _expect(
+            last.policy.drawn == Cost() and last.scorer.read == 0,
+            "what was drawn is there",
+            f"{last.policy.drawn}, {last.scorer.read} tokens scored",
+        )
+
+
 def failures_are_recorded(algorithm: Algorithm) -> None:
     """What cannot be drawn or scored ends nothing but itself."""
     for maze in (Maze(fails=0.4), Maze(unscored=0.5), Maze(unscored=1.0), Maze(fails=1.0)):
@@ -385,6 +420,7 @@ SEARCH_LAWS: tuple[SearchLaw, ...] = (
     same_seed_same_trace,
     the_ledger_adds_up,
     resumes_where_it_was,
+    gets_over_failures,
     failures_are_recorded,
     dead_ends_are_no_solutions,
     steps_are_never_blank,

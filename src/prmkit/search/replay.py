@@ -36,6 +36,7 @@ class Recorded(NamedTuple):
         notes: what the algorithm decided.
         end: the choice, where the search came to it.
         path: of the trace.
+        cost: all that was spent, in vain too.
     """
 
     problem: Problem
@@ -45,14 +46,7 @@ class Recorded(NamedTuple):
     notes: list[Event]
     end: Event | None
     path: Path
-
-    @property
-    def cost(self) -> Cost:
-        """All that was spent."""
-        total = Cost()
-        for node in self.nodes.values():
-            total = total.plus(node.cost)
-        return total
+    cost: Cost
 
     @property
     def candidates(self) -> Pool:
@@ -93,6 +87,7 @@ def recorded(path: Path | str) -> Recorded:
     end: Event | None = None
     nodes: dict[tuple[int, ...], Node] = {}
     split: Callable[[str], list[str]] | None = None
+    cost = Cost()
     for line, event in enumerate(read_events(path), 1):
         try:
             if event["event"] == "start":
@@ -112,11 +107,13 @@ def recorded(path: Path | str) -> Recorded:
                 node.cost = node.cost.plus(Cost(*event["cost"]))
             elif event["event"] == "end":
                 end = event
+            if "cost" in event and event["event"] != "end":
+                cost = cost.plus(Cost(*event["cost"]))
         except (KeyError, TypeError, ValidationError, AssertionError) as error:
             raise FormatError(f"no event that fits here ({error!r})", path, line) from None
     if start is None:
         raise FormatError("the trace is empty", path)
-    return Recorded(nodes[()].problem, start, nodes[()], nodes, notes, end, path)
+    return Recorded(nodes[()].problem, start, nodes[()], nodes, notes, end, path, cost)
 
 
 def _grow(
@@ -124,10 +121,8 @@ def _grow(
 ) -> None:
     *before, number = event["path"]
     parent = nodes[tuple(before)]
-    known = nodes.get(tuple(event["path"]))
-    if known is not None:
-        # It could not be drawn, and was drawn again.
-        parent.children.remove(known)
+    # It could not be drawn, and was drawn again.
+    _displace(nodes, tuple(event["path"]))
     text = event["text"]
     pieces = split(text) if event["whole"] else [text]
     steps = (parent.lead + pieces[0], *pieces[1:]) if text.strip() else ()
@@ -157,20 +152,28 @@ def _score(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
 def _graft(nodes: dict[tuple[int, ...], Node], event: Event) -> None:
     """What the algorithm put into the tree without drawing it."""
     if event["kind"] == "cut":
+        _displace(nodes, tuple(event["path"]))
         made = [cut_off(nodes[tuple(event["of"])], event["steps"], event["path"][-1])]
     elif event["kind"] == "join":
-        made = [
-            node
-            for one in event["joined"]
-            for node in joined(
-                nodes[tuple(one["after"])],
-                [nodes[tuple(path)] for path in one["of"]],
-                one["number"],
-            )
-        ]
+        made = []
+        for one in event["joined"]:
+            after, rest = tuple(one["after"]), [nodes[tuple(path)] for path in one["of"]]
+            if rest:
+                _displace(nodes, (*after, one["number"]))
+            made += joined(nodes[after], rest, one["number"])
     else:
         return
     nodes.update((node.path, node) for node in made)
+
+
+def _displace(nodes: dict[tuple[int, ...], Node], path: tuple[int, ...]) -> None:
+    """Take what was at a place, and behind it, out of the tree: a run came by there twice."""
+    known = nodes.get(path)
+    if known is None:
+        return
+    nodes[path[:-1]].children.remove(known)
+    for node in known.walk():
+        nodes.pop(node.path, None)
 
 
 def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
@@ -183,14 +186,18 @@ def scores_so_far(search: Recorded) -> Iterator[tuple[int, float, list[Node]]]:
     scores = search.about["scorer"] is not None
     events = [e for e in read_events(search.path) if e["event"] in ("child", "score")]
     scored = {tuple(e["path"]): e for e in events if e["event"] == "score"}
+    # A child that could not be drawn at first was drawn later.
+    drawn = {tuple(e["path"]): i for i, e in enumerate(events) if e["event"] == "child"}
     tokens = 0
     there: list[Node] = []
-    for event in events:
-        node = search.nodes[tuple(event["path"])]
-        if event["event"] == "score" and node.is_drawn_solution:
+    for i, event in enumerate(events):
+        path = tuple(event["path"])
+        node = search.nodes.get(path)
+        whole = node is not None and node.is_drawn_solution
+        if event["event"] == "score" and whole and event is scored[path]:
             continue
         tokens += Cost(*event["cost"]).tokens
-        if not node.is_drawn_solution:
+        if node is None or not whole or i != drawn[path]:
             continue
         seconds = float(event["t"])
         if scores:

@@ -32,6 +32,7 @@ from prmkit.search.requests import (
     Search,
     Together,
 )
+from prmkit.search.resuming import Known
 from prmkit.search.settings import Budget, SearchSettings
 from prmkit.search.speaking import Child, Draw, Passage, Speaker
 from prmkit.search.trace import Trace
@@ -110,18 +111,7 @@ class Run:
         self._weighings: list[Weighing] = []
         self._ready: deque[tuple[Thread, Any]] = deque()
         self._outcomes: dict[tuple[int, ...], Outcome] = {}
-        self._known_children = {
-            tuple(e["path"]): e
-            for e in trace.found
-            if e["event"] == "child" and e["finish"] != "error"
-        }
-        self._known_scores = {tuple(e["path"]): e for e in trace.found if e["event"] == "score"}
-        self._known_likelihoods = {
-            (tuple(e["path"]), tuple(e["after"])): e
-            for e in trace.found
-            if e["event"] == "likelihood"
-        }
-        self._known_notes = sum(e["event"] == "note" for e in trace.found)
+        self._known = Known(trace.found)
         self._begun = clock() - max((e.get("t", 0.0) for e in trace.found), default=0.0)
         self.scene = self._scene()
         """What the algorithm knows."""
@@ -271,6 +261,7 @@ class Run:
             wish, most = self._drawing.pop((*draw.node.path, draw.number))
             self._promised = self._promised.minus(most)
             node = self._grown(wish, child)
+            self._known.displace(node.path)
             events.append(
                 {
                     "event": "child",
@@ -412,12 +403,11 @@ class Run:
 
     def _from_trace(self) -> None:
         """Answer from the trace what it holds."""
-        known = self._known_children or self._known_scores or self._known_likelihoods
-        more = self.ended is None and bool(known)
+        more = self.ended is None and bool(self._known)
         while more:
             more = False
             for wish in list(self._wishes):
-                event = self._known_children.pop((*wish.node.path, wish.number), None)
+                event = self._known.child((*wish.node.path, wish.number), wish.whole)
                 if event is not None:
                     self._wishes.remove(wish)
                     child = self.tools.speaker.known(wish.node, event)
@@ -425,14 +415,14 @@ class Run:
                     self.trace.write([event], known=True)
                     more = True
             for node in list(self._to_score):
-                event = self._known_scores.pop(node.path, None)
+                event = self._known.score(node.path)
                 if event is not None:
                     self._to_score.remove(node)
                     self._scored(node, scores_of(event))
                     self.trace.write([event], known=True)
                     more = True
             for passage in list(self._to_tell):
-                event = self._known_likelihoods.pop(passage.key, None)
+                event = self._known.likelihood(passage.key)
                 if event is not None:
                     self._to_tell.remove(passage)
                     log = float("-inf") if event["log"] is None else event["log"]
@@ -529,8 +519,8 @@ class Run:
     def _cut(self, request: Cut) -> Node:
         node, kept = request
         made = cut_off(node, kept, 0 if node.parent is None else node.parent.n_children)
-        self._take_in(made)
-        self._note(Note("cut", {"path": list(made.path), "of": list(node.path), "steps": kept}))
+        note = Note("cut", {"path": list(made.path), "of": list(node.path), "steps": kept})
+        self._take_in([made], note)
         return made
 
     def _join(self, request: Join) -> list[list[Node]]:
@@ -538,7 +528,7 @@ class Run:
         told = []
         for node, rest in zip(request.nodes, request.rests, strict=True):
             made = joined(node, rest, node.n_children)
-            self._take_in(*made)
+            node.n_children += bool(made)
             found.append(made)
             told.append(
                 {
@@ -547,14 +537,17 @@ class Run:
                     "of": [list(source.path) for source in rest],
                 }
             )
-        self._note(Note("join", {"joined": told}))
+        self._take_in([node for of_one in found for node in of_one], Note("join", {"joined": told}))
         return found
 
-    def _take_in(self, *made: Node) -> None:
+    def _take_in(self, made: Sequence[Node], note: Note) -> None:
+        known = self._note(note)
         for node in made:
             assert node.parent is not None
             node.parent.n_children = max(node.parent.n_children, node.number + 1)
             self.nodes[node.path] = node
+            if not known:
+                self._known.displace(node.path)
 
     def _weigh(self, thread: Thread, request: Likelihood) -> Weighing:
         self.tools.speaker.check_likelihoods()
@@ -573,10 +566,12 @@ class Run:
         if given_up:
             self._note(Note("abort", {"paths": [list(node.path) for node in given_up]}))
 
-    def _note(self, request: Note) -> None:
+    def _note(self, request: Note) -> bool:
+        """Note a decision; whether it was noted already."""
         event = {"event": "note", "kind": request.kind, **request.data}
-        self._known_notes -= 1
-        self.trace.write([event], known=self._known_notes >= 0)
+        known = self._known.note(event)
+        self.trace.write([event], known=known)
+        return known
 
     def _finished(self, thread: Thread, result: Any) -> None:
         if thread.parent is None:

@@ -9,6 +9,7 @@ from prmkit.answers import extract_answer
 from prmkit.errors import BackendError, InputTooLong, PolicyError, SearchError
 from prmkit.policies.base import (
     FINISH_OF,
+    BilledPolicy,
     Drawn,
     LikelihoodPolicy,
     Policy,
@@ -176,15 +177,6 @@ class Speaker:
         return self._alike(draws[:half], settings) + self._alike(draws[half:], settings)
 
     def _ask(self, draws: Sequence[Draw], settings: SamplingSettings) -> list[Drawn]:
-        if self._tokens is None:
-            drawn = self.policy.complete(
-                [draw.node.trajectory() for draw in draws],
-                1,
-                settings,
-                [draw.seed for draw in draws],
-                [draw.number for draw in draws],
-            )
-            return [Drawn(completion) for (completion,) in drawn]
         # Neighbouring children of a node are one prompt with several completions.
         begins = [
             i
@@ -192,14 +184,41 @@ class Speaker:
             if not i or (draws[i - 1].node, draws[i - 1].number) != (draw.node, draw.number - 1)
         ]
         counts = [b - a for a, b in zip(begins, [*begins[1:], len(draws)], strict=True)]
-        found = self._tokens.continue_ids(
-            [self._prefix(self._tokens, draws[i].node) for i in begins],
-            counts,
-            settings,
-            [draws[i].seed for i in begins],
-            [draws[i].number for i in begins],
-        )
+        heads = [draws[i] for i in begins]
+        if self._tokens is None:
+            found = self._completed(heads, counts, settings)
+        else:
+            found = self._tokens.continue_ids(
+                [self._prefix(self._tokens, draw.node) for draw in heads],
+                counts,
+                settings,
+                [draw.seed for draw in heads],
+                [draw.number for draw in heads],
+            )
         return [drawn for of_one in found for drawn in of_one]
+
+    def _completed(
+        self, heads: Sequence[Draw], counts: Sequence[int], settings: SamplingSettings
+    ) -> list[list[Drawn]]:
+        """Completions of text, from each head's number on, as many as its count."""
+        found: list[list[Drawn]] = [[] for _ in heads]
+        for n in dict.fromkeys(counts):
+            members = [i for i, count in enumerate(counts) if count == n]
+            asked = (
+                [heads[i].node.trajectory() for i in members],
+                n,
+                settings,
+                [heads[i].seed for i in members],
+                [heads[i].number for i in members],
+            )
+            drawn = (
+                self.policy.complete_counted(*asked)
+                if isinstance(self.policy, BilledPolicy)
+                else [[Drawn(one) for one in own] for own in self.policy.complete(*asked)]
+            )
+            for i, own in zip(members, drawn, strict=True):
+                found[i] = own
+        return found
 
     def _prefix(self, policy: TokenPolicy, node: Node) -> list[int]:
         """The token ids up to a node: those that were drawn, where they are known."""

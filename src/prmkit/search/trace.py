@@ -45,6 +45,8 @@ class Trace:
         self.events: list[dict[str, Any]] = []
         self.found: list[dict[str, Any]] = []
         """What was in the file already, to be gone on from."""
+        self.new: list[dict[str, Any]] = []
+        """What was not."""
         self._on_event = on_event
         self._file = None
         self._synced = time.monotonic()
@@ -53,7 +55,7 @@ class Trace:
             path = Path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self.found = list(read_events(path)) if path.is_file() else []
-            if self.found and self.found[0] != json.loads(json.dumps(first)):
+            if self.found and self.found[0] != as_read(first):
                 raise RunFolderError(
                     f"{path} is the trace of another search:\n  there: {self.found[0]}\n  now:   "
                     f"{first}\nUse the same settings, or another output folder"
@@ -70,6 +72,7 @@ class Trace:
             known: they were found in the file.
         """
         self.events += events
+        self.new += [] if known else events
         if self._file is not None and events and not known:
             for event in events:
                 self._file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
@@ -103,6 +106,12 @@ class Trace:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def as_read(event: Event) -> dict[str, Any]:
+    """An event as it comes back from a file."""
+    found: dict[str, Any] = json.loads(json.dumps(event))
+    return found
 
 
 def _whole(path: Path) -> int:

@@ -37,6 +37,7 @@ def test_few_particles_are_right_after_many_iterations(ess):
     assert distance(estimated("particle-filter", 400, **options), right) > 0.14
 
 
+@pytest.mark.slow
 def test_without_increments_all_potentials_count():
     found = estimated("particle-gibbs", 8, n=4, iterations=80, ess=1.0, increments=False)
     assert distance(found, exactly(False)) < 0.05

@@ -14,8 +14,10 @@ from prmkit.search.particles import Filter, Population, log_potential, resampled
 from prmkit.search.resampling import SCHEMES, effective_size, normalised
 from prmkit.search.tree import Node
 
+FEW = [s if s == "systematic" else pytest.param(s, marks=pytest.mark.slow) for s in SCHEMES]
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+
+@pytest.mark.parametrize("scheme", FEW)
 def test_the_posterior_is_that_of_enumeration(scheme):
     found = estimated("particle-filter", 4, n=1200, ess=1.0, scheme=scheme)
     assert distance(found, exactly(True)) < 0.03
@@ -23,6 +25,7 @@ def test_the_posterior_is_that_of_enumeration(scheme):
     assert distance(exactly(True), exactly(True, lambda v: 1.0)) > 0.2
 
 
+@pytest.mark.slow
 def test_it_comes_closer_with_more_particles():
     errors = [distance(estimated("particle-filter", 60, n=n), exactly(True)) for n in (2, 8, 128)]
     assert errors[0] > errors[1] > errors[2]
@@ -35,12 +38,16 @@ def test_without_increments_all_potentials_count():
     assert distance(exactly(False), exactly(True)) > 0.1
 
 
+@pytest.mark.slow
 def test_odds_are_potentials_too():
     found = estimated("particle-filter", 8, n=1200, potential="odds")
     assert distance(found, exactly(True, lambda v: v / (1 - v))) < 0.03
 
 
-@pytest.mark.parametrize("tempering", ["ess", "entropy", "linear"])
+@pytest.mark.parametrize(
+    "tempering",
+    ["linear", *(pytest.param(t, marks=pytest.mark.slow) for t in ("ess", "entropy"))],
+)
 def test_tempering_that_is_corrected_moves_no_expectation(tempering):
     options = {"n": 1200, "ess": 1.0, "early": 1.0, "max_steps": 4, "tempering": tempering}
     right = distance(estimated("entropic-particle-filter", 4, **options), exactly(True))

@@ -240,7 +240,10 @@ def test_an_error_on_one_beam_leaves_the_others_alive():
         def complete(self, prefixes, n, settings, seeds, first=None):
             found = super().complete(prefixes, n, settings, seeds, first)
             return [
-                [failed("no") if number == 1 and not p.steps else c for c in drawn]
+                [
+                    failed("no") if i == 1 and not p.steps else one
+                    for i, one in enumerate(drawn, number)
+                ]
                 for p, drawn, number in zip(prefixes, found, first, strict=True)
             ]
 

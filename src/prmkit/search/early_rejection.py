@@ -1,7 +1,7 @@
 """Best-of-N whose hopeless solutions are not written to their ends.
 
-Reference: Seyed et al. 2025, arXiv:2508.01969, early rejection by partial rewards; Sun et al. 2024,
-speculative rejection, arXiv:2410.20290.
+References: Cheshmi et al. 2025, arXiv:2508.01969, who also look inside of steps, where here a step
+is ended first; Sun et al. 2024, speculative rejection, arXiv:2410.20290.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ def _options(run: SearchRun) -> dict[str, Any]:
 
 def _budget(run: SearchRun) -> Budget:
     """The budget, as it was given."""
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
     for part in (run.budget or "").split(","):
         name, _, value = part.strip().partition("=")
         if not part.strip():
@@ -305,4 +305,4 @@ def _budget(run: SearchRun) -> Budget:
             raise InvalidSetting(
                 f"the budget's {name} is {value!r}; give a number, such as {name}=100"
             ) from None
-    return Budget(**limits, prices=run.prices)  # type: ignore[arg-type]
+    return Budget(**limits, prices=run.prices)

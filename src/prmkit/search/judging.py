@@ -160,20 +160,19 @@ class Judging:
 
     def _extended(self, scorer: PrefixScorer, parts: Sequence[Node]) -> list[Kept | str]:
         found: dict[int, Kept | str] = {}
-        longer = []
+        longer: dict[int, Kept] = {}
         for i, part in enumerate(parts):
             if part.parent is None:
                 state = scorer.start(part.problem)
                 found[i] = Kept(state, (), scorer.length(state))
             elif part.steps:
-                longer.append(i)
+                longer[i] = part.parent.state
             else:
                 found[i] = part.parent.state
-        before = [parts[i].parent.state for i in longer]  # type: ignore[union-attr]
         values, states = scorer.extend_by(
-            [kept.state for kept in before],
+            [kept.state for kept in longer.values()],
             [[Step(text=text) for text in parts[i].steps] for i in longer],
         )
-        for i, kept, own, state in zip(longer, before, values, states, strict=True):
+        for (i, kept), own, state in zip(longer.items(), values, states, strict=True):
             found[i] = Kept(state, (*kept.values, *own), scorer.length(state))
         return [found[i] for i in range(len(parts))]

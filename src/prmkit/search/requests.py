@@ -206,7 +206,6 @@ class Scene:
         aggregation: of step scores to one number.
         semantics: what scores mean.
         spent: what was spent so far.
-        left: the share of the budget that is left, from 1 to 0; 1 where there is no budget.
         answers: the classes of equal final answers of nodes; None where there is no answer.
     """
 
@@ -215,7 +214,6 @@ class Scene:
     aggregation: Aggregation
     semantics: Semantics
     spent: Callable[[], Cost]
-    left: Callable[[], float]
     answers: Callable[[Sequence[Node]], list[int | None]]
 
     def value(self, node: Node) -> float:

@@ -132,7 +132,6 @@ class Run:
             aggregation=self.settings.aggregation,
             semantics="correctness" if judging is None else judging.scorer.semantics,
             spent=lambda: self.cost,
-            left=lambda: max(0.0, 1.0 - self.budget.share(self.cost, self.seconds)),
             answers=lambda nodes: self.tools.group([self.outcome(n).answer for n in nodes]),
         )
 

@@ -102,6 +102,8 @@ def recorded(path: Path | str) -> Recorded:
             elif event["event"] == "note":
                 notes.append(event)
                 _graft(nodes, event)
+                for given_up in event["paths"] if event["kind"] == "abort" else ():
+                    nodes[tuple(given_up)].finish = "aborted"
             elif event["event"] == "likelihood":
                 node = nodes[tuple(event["path"])]
                 node.cost = node.cost.plus(Cost(*event["cost"]))

@@ -113,6 +113,7 @@ def write_report(report: Report, path: Path | str) -> None:
     write_page(
         "report.html",
         path,
+        title=report.title,
         report=report,
         tiles=_tiles(measured) if measured else [],
         curves=_curves(measured) if measured else None,

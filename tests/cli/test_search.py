@@ -126,12 +126,14 @@ def test_a_budget_is_kept(prm, tmp_path):
         (["--split", "sentence"], "step-stop"),
         (["--n", "3"], "a multiple of the width"),
         (["--replay", "nowhere"], "holds no trace"),
+        (["--model", "/nowhere"], "'/nowhere' is not a folder"),
     ],
 )
 def test_wrong_usage_is_told(prm, tmp_path, given, told):
     code, _, err = prm("search", "--limit", 1, *given, "-o", tmp_path / "x")
     assert code in (1, 2)
     assert told in " ".join(err.replace("│", " ").split())
+    assert not (tmp_path / "x" / "config.json").exists()
 
 
 def test_a_preset_says_what_it_runs_with(prm, tmp_path):

@@ -19,6 +19,9 @@ from prmkit.evaluation.tables import Table as Figures
 from prmkit.files import atomic_text, write_json
 from prmkit.report.searches import write_searches
 
+SHOWN = ("right", "minus the first", "oracle", "policy", "scorer")
+"""Columns that fit on a screen; table.md has all."""
+
 
 @dataclass(frozen=True)
 class CompareSearchSettings:
@@ -60,11 +63,10 @@ def evaluate_search(
         print_json({**found.metrics(), "out": str(settings.out)})
     else:
         table = Table(title="prm evaluate search", title_justify="left", title_style="bold")
-        head, lines = _table(found).lines()
-        for name in head:
-            table.add_column(name)
-        for name, _, cells in lines:
-            table.add_row(name, *cells)
+        for name in ("run", *SHOWN):
+            table.add_column(name, overflow="fold")
+        for row in _table(found).rows:
+            table.add_row(row.model, *(row.cells[name] for name in SHOWN))
         out().print(table)
         say(f"report: {settings.out / 'report.html'}")
     return DONE

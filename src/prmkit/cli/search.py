@@ -44,7 +44,7 @@ class SearchRun:
         out: the run folder: config.json, records.jsonl (the candidates of each problem), traces,
             metrics.json, report.html.
         world: split of the embedded world, where no file is given: train, test or ood.
-        limit: problems at most; 0 for all of a file.
+        limit: problems at most; 0 for all of a file (20 of the embedded world's).
         algorithm: greedy, best-of-n, majority, adaptive-self-consistency, beam, dvts, mcts,
             particle-filter, particle-gibbs, entropic-particle-filter, early-rejection, adaptive;
             or, as other libraries run them, sal-beam, sal-dvts, its-pf, rebase.
@@ -160,10 +160,11 @@ def search(
         # A server may have been begun again elsewhere.
         "scorer": {k: v for k, v in asdict(how).items() if k != "scorer_server"},
     }
+    # Nothing that could have been refused claims the folder.
+    policy, _ = open_policy(speaker)
+    name = PRESETS[run.algorithm].algorithm if run.algorithm in PRESETS else run.algorithm
+    scorer = None if name in UNSCORED else open_scorer(how.settings(speaker.device))
     with run_folder(run.out, described, resume=run.resume), bars(quiet=json) as progress:
-        policy, _ = open_policy(speaker)
-        name = PRESETS[run.algorithm].algorithm if run.algorithm in PRESETS else run.algorithm
-        scorer = None if name in UNSCORED else open_scorer(how.settings(speaker.device))
         driving = DriveSettings(
             in_flight=run.in_flight,
             overlap=run.overlap,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from prmkit.errors import InvalidSetting, UnknownName
+from prmkit.records import Problem
 from prmkit.search.adaptive import adaptive
 from prmkit.search.beam import beam_search, dvts
 from prmkit.search.best_of_n import best_of_n, greedy, majority
@@ -22,10 +23,11 @@ from prmkit.search.particle_gibbs import particle_gibbs
 from prmkit.search.particles import entropic_particle_filter, particle_filter
 from prmkit.search.presets import sal_beam
 from prmkit.search.rebase import rebase
-from prmkit.search.requests import Search
+from prmkit.search.requests import Scene, Search
 from prmkit.search.run import Algorithm
 from prmkit.search.self_consistency import adaptive_self_consistency
 from prmkit.search.settings import SearchSettings
+from prmkit.search.tree import Cost, Node
 
 ALGORITHMS: dict[str, Callable[..., Search]] = {
     "greedy": greedy,
@@ -47,6 +49,17 @@ ALGORITHMS: dict[str, Callable[..., Search]] = {
 
 UNSCORED = frozenset({"greedy", "majority", "adaptive-self-consistency"})
 """Those that need no scorer."""
+
+
+_NOWHERE = Scene(
+    root=Node(Problem(id="options", prompt="")),
+    seed=0,
+    aggregation="min",
+    semantics="correctness",
+    spent=Cost,
+    answers=lambda nodes: [None] * len(nodes),
+)
+"""An algorithm that begins here asks for something, and is sent nothing."""
 
 
 class Preset(NamedTuple):
@@ -119,7 +132,7 @@ def algorithm(name: str, **options: Any) -> Algorithm:
 
     Raises:
         UnknownName: if there is no such algorithm, or it has no such option.
-        InvalidSetting: if an option is of the wrong kind.
+        InvalidSetting: if an option is of the wrong kind, or does not go with the others.
     """
     if name not in ALGORITHMS and name not in PRESETS:
         raise UnknownName("search algorithm", name, {*ALGORITHMS, *PRESETS})
@@ -130,7 +143,10 @@ def algorithm(name: str, **options: Any) -> Algorithm:
         if option not in known:
             raise UnknownName(f"option of {name}", option, known)
         options[option] = _read(option, value, known[option])
-    return partial(function, **{**(preset.options if preset else {}), **options})
+    made = partial(function, **{**(preset.options if preset else {}), **options})
+    # What is wrong with options is told by whoever begins; so that is told here, not in a run.
+    next(made(_NOWHERE))
+    return made
 
 
 def with_preset(name: str, settings: SearchSettings) -> tuple[SearchSettings, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 import time
 
@@ -59,7 +59,7 @@ def test_an_interrupt_does_not_wait_for_what_is_under_way():
     def work(i):
         begun.append(i)
         if len(begun) == 2:
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         may_end.wait(30)
 
     start = time.monotonic()

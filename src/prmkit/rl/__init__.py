@@ -1,0 +1,1 @@
+"""Policies learn from step scores: rewards, returns, advantages, losses, and the loop."""

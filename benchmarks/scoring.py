@@ -247,10 +247,13 @@ def measure(folder: Path, device: str) -> dict[str, Any]:
         "padded": nearly(ours(some), stock.padded(rows)),
         "tree": nearly(tree.reuse(scorer), tree.again(ours)),
     }
-    slack = 1e-4 if device == "cpu" else 5e-2
+    # In bfloat16 the plain ways differ among themselves by what rounding does.
+    rounding = nearly(stock.per_step(rows), stock.padded(rows))
+    slack = 1e-4 if device == "cpu" else max(5e-2, 2 * rounding)
     if max(differences.values()) > slack:
         raise SystemExit(
-            f"the ways give different scores, so their times mean nothing: {differences}"
+            f"the ways give different scores, so their times mean nothing: {differences}; "
+            f"{slack} would be rounding"
         )
     computed = scorer.prefixes().computed
     distinct = tree.distinct(tokenizer)

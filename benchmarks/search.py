@@ -1,7 +1,7 @@
 """Searches of the embedded world: accuracy against tokens, all algorithms, in and out of domain.
 
     python benchmarks/search.py [--problems N] [--only NAME ...] [--split test|ood] [--work DIR]
-        [--out FILE]
+        [--machine NAME] [--out FILE]
 
 Every algorithm searches the same fresh problems with the shipped policy and PRM. The adaptive
 allocator's settings were chosen on problems of the training stories (`--tune`), not on these. DIR
@@ -149,6 +149,11 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS)
     parser.add_argument("--tune", type=int, default=0, help="tune on so many problems instead")
     parser.add_argument("--work", type=Path)
+    parser.add_argument(
+        "--machine",
+        default=f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        help="where the searches ran, if their traces were made elsewhere",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     models = Models()
@@ -174,7 +179,7 @@ def main() -> None:
             {
                 "prmkit": __version__,
                 "torch": torch.__version__,
-                "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+                "machine": options.machine,
                 "ways": {name: {"algorithm": k, **o} for name, (k, o) in ways.items()},
                 **results,
             },

@@ -1,18 +1,23 @@
 """What a step beam search gains from prefixes that policy and scorer keep.
 
-    python benchmarks/search_prefixes.py [--problems N] [--out FILE]
+    python benchmarks/search_prefixes.py [--problems N] [--device D] [--out FILE]
 
 Beam search (width 4, 4 expansions a beam, depth 8): with keys and values of prefixes kept on both
 sides, and with everything computed anew for every step, on the same models; results are compared.
-The embedded models have a million parameters; beside their own questions of 50 tokens, the same are
-searched with other questions before them, as prompts with worked examples are long.
+Beside their own questions of 50 tokens, the embedded models are asked the same with other questions
+before them, as prompts with worked examples are long. They have a million parameters, so that most
+of the time is not the models' at all: the same is measured with the same models made wider with
+zeros, which say the same at the cost of a larger one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from prmkit import __version__
 from prmkit.embedded.build import WEIGHTS
@@ -33,6 +39,37 @@ from prmkit.search import DriveSettings, Found, SearchSettings, algorithm, searc
 
 RESULTS = Path(__file__).parent / "results" / "search_prefixes.json"
 BEAM = {"n": 16, "width": 4, "max_steps": 8, "distinct": False}
+WIDER = 8
+"""Times as wide: from a million parameters to sixty."""
+
+
+def widened(source: Path, target: Path, times: int) -> Path:
+    """A Llama that says what another says, with `times` as many numbers everywhere.
+
+    New rows and columns are zeros. A norm's mean is taken over more numbers, so its weights shrink
+    by the root of what the numbers grew by, and so does what is added to the mean.
+    """
+    shutil.copytree(source, target)
+    config = json.loads((source / "config.json").read_text())
+    config |= {
+        key: config[key] * times
+        for key in (
+            "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+        )
+    } | {"rms_norm_eps": config["rms_norm_eps"] / times}  # fmt: skip
+    tensors = {}
+    for name, old in load_file(source / "model.safetensors").items():
+        # What goes in and comes out of a layer grows; words and verdicts stay as many.
+        grows = [
+            not (d == 0 and name.startswith(("model.embed", "score"))) for d in range(old.ndim)
+        ]
+        shape = [n * times if more else n for n, more in zip(old.shape, grows, strict=True)]
+        new = torch.zeros(shape)
+        new[tuple(slice(n) for n in old.shape)] = old.float()
+        tensors[name] = new * times**-0.5 if "norm" in name else new
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    return target
 
 
 class Anew:
@@ -69,17 +106,19 @@ def went(
     return found, time.perf_counter() - begun
 
 
-def measure(policy: Path, prm: Path, items: Sequence[Problem], step_tokens: int) -> dict[str, Any]:
+def measure(
+    policy: Path, prm: Path, items: Sequence[Problem], step_tokens: int, device: str
+) -> dict[str, Any]:
     """Both ways on the same problems."""
-    kept = HFPolicy(policy, device="cpu")
-    scorer = DiscriminativeScorer(prm, device="cpu")
+    kept = HFPolicy(policy, device=device)
+    scorer = DiscriminativeScorer(prm, device=device)
     went(kept, scorer, items[:1], step_tokens)
     before, read = kept.computed, scorer.prefixes().computed
     ours, fast = went(kept, scorer, items[1:], step_tokens)
     computed = kept.computed - before, scorer.prefixes().computed - read
     anew, plain = (
-        HFPolicy(policy, device="cpu", max_kept=0),
-        DiscriminativeScorer(prm, device="cpu"),
+        HFPolicy(policy, device=device, max_kept=0),
+        DiscriminativeScorer(prm, device=device),
     )
     slowly = Anew(plain)
     start = anew.computed
@@ -116,24 +155,33 @@ def measure(policy: Path, prm: Path, items: Sequence[Problem], step_tokens: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     items = list(problems("test", options.problems + 1, 46_000))
     others = list(problems("test", 12, 47_000))
     rows = {}
-    for before in (0, 4, 12):
-        # The policy knows one question at a time; what it answers here does not matter.
-        longer = [
-            Problem(id=item.id, prompt=" ".join([*(o.text for o in others[:before]), item.text]))
-            for item in items
-        ]
-        name = f"{before} questions before"
-        rows[name] = measure(WEIGHTS / "policy", WEIGHTS / "prm", longer, 60)
-        print(name, rows[name], flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for times in (1, WIDER):
+            models = [WEIGHTS / "policy", WEIGHTS / "prm"]
+            if times > 1:
+                models = [widened(one, Path(temporary) / one.name, times) for one in models]
+            for before in (0, 4, 12):
+                # The policy knows one question at a time; what it answers here does not matter.
+                longer = [
+                    Problem(
+                        id=item.id, prompt=" ".join([*(o.text for o in others[:before]), item.text])
+                    )
+                    for item in items
+                ]
+                name = f"{before} questions before, width x {times}"
+                rows[name] = measure(*models, longer, 60, options.device)
+                print(name, rows[name], flush=True)
+    cores = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     about = {
         "prmkit": __version__,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": cores if options.device == "cpu" else torch.cuda.get_device_name(),
         "beam": BEAM,
     }
     write_json(options.out, {**about, "rows": rows})

@@ -11,6 +11,8 @@ asks for its attention by name (Llama, Qwen, Mistral, …) runs on it unchanged.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -247,6 +249,23 @@ def _variable_length(
     """The same for all sequences at once, by torch's kernel: [T, H, D]."""
     from torch.nn.attention.varlen import varlen_attn
 
+    known = _parameters(varlen_attn)
+    # Causal: nothing to the right; at most `window` - 1 tokens to the left.
+    settings: dict[str, Any] = {"window_size": (-1 if window is None else window - 1, 0)}
+    if "window_size" not in known and window is None:
+        settings = {"is_causal": True}
+    if "scale" in known:
+        settings["scale"] = scaling
+    elif scaling is not None:
+        query = query * (scaling * query.shape[-1] ** 0.5)
+    times = query.shape[0] // key.shape[0]
+    if "enable_gqa" in known:
+        settings["enable_gqa"] = times != 1
+    elif times != 1:
+        key, value = key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)
+    if "num_splits" in known:
+        # One result whatever shares the batch.
+        settings["num_splits"] = 1
     out = varlen_attn(
         query.transpose(0, 1).contiguous(),
         key.transpose(0, 1).contiguous(),
@@ -256,15 +275,16 @@ def _variable_length(
         bounds[1].to(query.device),
         max(n_query),
         max(n_key),
-        scale=scaling,
-        # Causal: nothing to the right; at most `window` - 1 tokens to the left.
-        window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=query.shape[0] != key.shape[0],
-        # One result whatever shares the batch.
-        num_splits=1,
+        **settings,
     )
     assert not isinstance(out, tuple)
     return out
+
+
+@functools.cache
+def _parameters(kernel: Callable[..., Any]) -> frozenset[str]:
+    """What the kernel can be told: of the same name, torch 2.10 knows less than torch 2.13."""
+    return frozenset(inspect.signature(kernel).parameters)
 
 
 class Ran(NamedTuple):

@@ -1,0 +1,390 @@
+"""Monitors of a policy under training: hand-computed figures, runs whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from prmkit.errors import InvalidRecord, InvalidSetting, RunFolderError, UnknownName
+from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
+from prmkit.rl.monitors import MonitorSettings, Watch, measure
+from prmkit.rl.rollouts import Rollout
+
+
+def rollout(steps, scores=None, *, correct=None, problem="p", finish="eos", ids=None):
+    texts = [str(step) for step in steps]
+    if isinstance(scores, (list, tuple)):
+        scores = StepScores(values=tuple(scores), semantics="correctness", model="m")
+    trajectory = Trajectory(
+        problem=Problem(id=problem, prompt="?"),
+        steps=tuple(Step(text=text) for text in texts),
+        separator="\n",
+        finish=finish,
+        correct=correct,
+    )
+    ids = tuple(range(len(texts))) if ids is None else tuple(ids)
+    return Rollout(trajectory, (1, 2), ids, tuple(range(len(texts))), scores)
+
+
+# Figures of one batch.
+
+
+def test_figures_by_hand():
+    batch = [
+        rollout("ab", [0.9, 0.8], correct=True, problem="p"),
+        rollout("abcd", [0.2, 0.4, 0.6, 0.7], correct=False, problem="p"),
+        rollout("abc", [0.5, 0.6, 0.4], correct=True, problem="q"),
+        rollout("a", [0.6], correct=False, problem="q", finish="length"),
+        rollout("ab", Unscored(reason="too long"), correct=None, problem="q"),
+    ]
+    found = measure(batch)
+    # Least scores .8 (right) and .2 (wrong); .4 (right) and .6 (wrong).
+    assert found["known"] == 4 / 5
+    assert found["accuracy"] == 1 / 2
+    assert found["prm"] == pytest.approx((0.8 + 0.2 + 0.4 + 0.6) / 4)
+    assert found["prm_auc"] == 1 / 2
+    # Away from the means .5 and .5: .3 and -.3, -.1 and .1; squares .2 in all.
+    assert found["prm_slope"] == pytest.approx((0.3 - 0.1) / 0.2)
+    # Of three responses of two steps or more, two have their least score at the end.
+    assert found["last_lowest"] == pytest.approx(2 / 3)
+    assert found["steps"] == pytest.approx(12 / 5)
+    assert found["length"] == pytest.approx(12 / 5)
+    assert found["truncated"] == 1 / 5
+    assert found["unscored"] == pytest.approx(1 / 5)
+    assert found["repetition"] == 0
+    # The mean over steps in place of the least: .85, .475, .5, .6.
+    assert measure(batch, aggregation="mean")["prm"] == pytest.approx(2.425 / 4)
+
+
+def test_equal_lowest_scores_count_as_chance_would_have_it():
+    assert measure([rollout("abcd", [0.5] * 4)])["last_lowest"] == 1 / 4
+    assert measure([rollout("abc", [0.1, 0.5, 0.1])])["last_lowest"] == 1 / 2
+
+
+def test_tied_scores_tell_nothing():
+    batch = [rollout("a", [0.3], correct=c, problem="p") for c in (True, False, True)]
+    found = measure(batch)
+    assert found["prm_auc"] == 0.5
+    assert "prm_slope" not in found
+
+
+def test_only_responses_to_one_problem_are_compared():
+    # Across problems the right ones score higher; within each, lower.
+    batch = [
+        rollout("a", [0.8], correct=True, problem="easy"),
+        rollout("a", [0.9], correct=False, problem="easy"),
+        rollout("a", [0.1], correct=True, problem="hard"),
+        rollout("a", [0.2], correct=False, problem="hard"),
+    ]
+    found = measure(batch)
+    assert found["prm_auc"] == 0
+    assert found["prm_slope"] == pytest.approx(-10)
+    # One response of each: all of the batch are compared.
+    found = measure([batch[0], batch[3]])
+    assert found["prm_auc"] == 1
+    assert found["prm_slope"] == pytest.approx(1 / 0.6)
+
+
+def test_repetition_of_steps_and_of_tokens():
+    # Two of four steps were said before, up to case and white space; a blank one does not count.
+    batch = [rollout(["So x = 3", "ok", "so  x = 3", "", "OK"])]
+    assert measure(batch)["repetition"] == pytest.approx(2 / 4)
+    # One step of 20 tokens with period 2: 13 runs of 8, of which 2 are different.
+    assert measure([rollout("a", ids=[7, 8] * 10)])["repetition"] == pytest.approx(11 / 13)
+    assert measure([rollout("a", ids=[7] * 8)])["repetition"] == 0
+    both = [rollout("a", ids=[7, 8] * 10), rollout("ab")]
+    assert measure(both)["repetition"] == pytest.approx(11 / 26)
+
+
+def test_what_does_not_apply_is_absent():
+    assert measure([]) == {}
+    no_verifier = measure([rollout("ab", [0.5, 0.6])])
+    assert not {"accuracy", "prm_auc", "prm_slope"} & set(no_verifier)
+    assert no_verifier["known"] == 0
+    no_prm = measure([rollout("ab", correct=True)])
+    assert not {"prm", "prm_auc", "prm_slope", "last_lowest", "unscored"} & set(no_prm)
+    assert no_prm["accuracy"] == 1
+    one_step = measure([rollout("a", [0.5], correct=True)])
+    assert "last_lowest" not in one_step
+    assert "prm_auc" not in one_step
+    nothing_written = measure([rollout("", [], correct=False)])
+    assert nothing_written["unscored"] == 1
+    assert nothing_written["steps"] == nothing_written["length"] == 0
+    assert "prm" not in nothing_written
+
+
+def test_an_aggregation_without_meaning_is_refused():
+    scores = StepScores(values=(-1.0,), semantics="advantage", model="m")
+    with pytest.raises(InvalidRecord):
+        measure([rollout("a", scores)], aggregation="product")
+
+
+# Runs whose truth is known: a policy of some skill, on 8 problems with 8 samples of each, and a
+# PRM whose scores rise with correctness, with easiness, and with what pleases it (style).
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def run(seed, skill, style, steps=200, problems=8, group=8):
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(size=(steps, problems, 1))
+    chance = sigmoid(skill[:, None, None] - hard)
+    right = (rng.uniform(size=(steps, problems, group)) < chance).astype(float)
+    noise = rng.normal(size=right.shape)
+    score = sigmoid(1.2 * (right - 0.5) - 0.5 * hard + style[:, None, None] + noise)
+    away = score - score.mean(axis=2, keepdims=True)
+    slope = (away * right).sum(axis=(1, 2)) / (away**2).sum(axis=(1, 2))
+    pair = right[..., :, None] > right[..., None, :]
+    above = score[..., :, None] > score[..., None, :]
+    # Not a number where all are right, or all wrong; such a figure is left out.
+    with np.errstate(invalid="ignore"):
+        auc = (pair & above).sum(axis=(1, 2, 3)) / pair.sum(axis=(1, 2, 3))
+    return [
+        {
+            "samples": problems * group,
+            "accuracy": right[i].mean(),
+            "prm": score[i].mean(),
+            "prm_slope": slope[i],
+            "prm_auc": auc[i],
+        }
+        for i in range(steps)
+    ]
+
+
+def alarms(rows, **settings):
+    watch = Watch(MonitorSettings(**settings))
+    return [alarm for step, row in enumerate(rows) for alarm in watch.seen(step, row)]
+
+
+T = np.arange(200.0)
+HARD = np.random.default_rng(0).normal(size=4000)
+
+
+def true_accuracy(skill):
+    return np.array([sigmoid(s - HARD).mean() for s in skill])
+
+
+@pytest.mark.parametrize(
+    ("skill", "style"),
+    [
+        # Style is bought from the first step; skill is lost from step 100.
+        (-np.maximum(T - 100, 0) / 40, 3 * np.minimum(T / 100, 1.5)),
+        # Both at once, and fast.
+        (-np.maximum(T - 60, 0) / 20, np.clip(T - 30, 0, 60) / 10),
+        # After 100 steps of honest learning.
+        (np.minimum(T, 100) / 70 - np.maximum(T - 140, 0) / 30, np.maximum(T - 100, 0) * 3 / 40),
+    ],
+    ids=["slow", "fast", "late"],
+)
+def test_a_fooled_judge_is_told_before_accuracy_has_fallen(skill, style):
+    truth = true_accuracy(skill)
+    # What would be lost without an alarm is much more than 5 points.
+    assert truth.max() - truth[-1] > 0.2
+    for seed in range(10):
+        told = [a for a in alarms(run(seed, skill, style)) if a.monitor == "divergence"]
+        assert told, seed
+        assert truth[: told[0].step + 1].max() - truth[told[0].step] < 0.05
+        assert "verifiable rewards" in told[0].message
+
+
+def test_healthy_runs_raise_no_alarm():
+    for seed in range(50):
+        assert alarms(run(seed, -0.5 + T / 80, 0 * T)) == []
+
+
+def test_a_run_that_learns_nothing_or_all_at_once_raises_no_alarm():
+    for seed in range(10):
+        assert alarms(run(seed, 0 * T, 0 * T)) == []
+        assert alarms(run(seed, 3.5 * (1 - np.exp(-T / 30)) - 1, 0 * T)) == []
+
+
+def test_accuracy_that_falls_with_a_risen_score_is_told_without_a_slope():
+    rows = [
+        {k: v for k, v in row.items() if k in ("samples", "accuracy", "prm")}
+        for row in run(1, -np.maximum(T - 50, 0) / 40, T / 50)
+    ]
+    told = alarms(rows)
+    assert [alarm.monitor for alarm in told] == ["divergence"]
+    # As long as it does not fall, nothing was promised.
+    assert all(alarm.step > 50 for alarm in told)
+    assert alarms([{**row, "accuracy": 0.5} for row in rows]) == []
+
+
+def test_the_promise_is_what_the_slope_says():
+    """A rise of .2 with a slope of 1 promises .2; half of it is asked for."""
+
+    def rows(gain, slope=1.0):
+        before = [{"samples": 10**6, "accuracy": 0.5, "prm": 0.5, "prm_slope": slope}] * 20
+        after = {"samples": 10**6, "accuracy": 0.5 + gain, "prm": 0.7, "prm_slope": slope}
+        return before + [after] * 60
+
+    assert alarms(rows(0.11)) == []
+    assert [a.monitor for a in alarms(rows(0.09))] == ["divergence"]
+    assert alarms(rows(0.09, slope=0.5)) == []
+    assert alarms(rows(0.09), promise=0.4) == []
+    # Of few samples, the same may be noise; of those whose truth is known, too.
+    assert alarms([{**row, "samples": 40} for row in rows(0.09)]) == []
+    assert alarms([{**row, "known": 40 / 10**6} for row in rows(0.09)]) == []
+
+
+# Each monitor by what it is there for, and by nothing else.
+
+FIRST = {
+    "samples": 256,
+    "known": 1.0,
+    "accuracy": 0.5,
+    "prm": 0.6,
+    "prm_auc": 0.8,
+    "prm_slope": 1.0,
+    "last_lowest": 0.3,
+    "steps": 6.0,
+    "length": 120.0,
+    "repetition": 0.05,
+    "truncated": 0.02,
+    "unscored": 0.01,
+    "kl": 0.01,
+    "entropy": 0.6,
+    "clipped": 0.1,
+    "grad_norm": 1.0,
+    "loss": 0.5,
+}
+
+
+def shifted(seed, to, n_rows=120, at=60):
+    """Noisy figures, some of which move to other values between `at` and 20 steps later."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for step in range(n_rows):
+        share = min(max((step - at) / 20, 0), 1)
+        row = {k: v + share * (to.get(k, v) - v) for k, v in FIRST.items()}
+        rows.append({k: v * (1 + 0.04 * rng.normal()) for k, v in row.items()})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("monitor", "to", "advice"),
+    [
+        ("divergence", {"prm": 0.95}, "verifiable rewards"),
+        ("prm_auc", {"prm_auc": 0.55}, "Train the PRM on what the policy writes now"),
+        ("last_lowest", {"last_lowest": 0.7}, "outcome"),
+        ("steps", {"steps": 20.0}, "min-form"),
+        ("steps", {"steps": 1.5}, "baseline by tokens"),
+        ("length", {"length": 400.0}, "Normalise"),
+        ("length", {"length": 20.0}, "stop early"),
+        ("repetition", {"repetition": 0.4}, "min-form"),
+        ("truncated", {"truncated": 0.3}, "limit"),
+        ("unscored", {"unscored": 0.3}, "reasons"),
+        ("entropy", {"entropy": 0.05}, "temperature"),
+        ("kl", {"kl": 1.0}, "KL term"),
+    ],
+)
+def test_each_monitor_by_its_own_failure_and_only_by_it(monitor, to, advice):
+    told = alarms(shifted(0, to))
+    assert [alarm.monitor for alarm in told] == [monitor]
+    assert told[0].step > 60
+    assert advice in told[0].message
+    assert alarms(shifted(0, to), off=(monitor,)) == []
+
+
+def test_the_other_way_round_is_no_alarm():
+    better = {"last_lowest": 0.01, "repetition": 0.0, "truncated": 0.0, "unscored": 0.0}
+    assert alarms(shifted(0, {**better, "prm_auc": 0.99, "entropy": 2.0, "kl": 0.0})) == []
+    assert alarms(shifted(0, {"accuracy": 0.9, "prm": 0.9})) == []
+    # Both fall: bad, and no question of the judge.
+    assert alarms(shifted(0, {"accuracy": 0.3, "prm": 0.3})) == []
+
+
+def test_an_alarm_is_raised_once_and_again_after_it_was_over():
+    high, low = {"repetition": 0.5}, {"repetition": 0.0}
+    watch = Watch(MonitorSettings(baseline=5, window=5))
+    rows = [low] * 5 + [high] * 100
+    told = [a for i, row in enumerate(rows) for a in watch.seen(i, row)]
+    # The first rows, then a window that is full.
+    assert [(a.step, a.value, a.baseline) for a in told] == [(9, 0.5, 0.0)]
+    later = [low] * 5 + [high] * 30
+    told = [a for i, row in enumerate(later) for a in watch.seen(len(rows) + i, row)]
+    assert len(told) == 1
+    # Around the limit it is one alarm, not many.
+    near = [0.11, 0.09] * 100
+    assert len(alarms([low] * 20 + [{"repetition": x} for x in near])) == 1
+
+
+def test_what_is_no_finite_number_is_left_out():
+    odd = [math.nan, math.inf, None, "0.5", [1]]
+    rows = [{"repetition": 0.0, "kl": x, "entropy": x} for x in odd for _ in range(60)]
+    assert alarms(rows) == []
+    assert alarms([{}] * 50) == []
+
+
+def test_resume_is_exact():
+    rows = run(3, -np.maximum(T - 60, 0) / 20, np.clip(T - 30, 0, 60) / 10)
+    for i, row in enumerate(rows):
+        row["repetition"] = 0.5 * (i // 50 % 2)
+    whole, told = Watch(), []
+    for step, row in enumerate(rows):
+        told += whole.seen(step, row)
+    assert {a.monitor for a in told} >= {"divergence", "repetition"}
+    resumed, again = Watch(), []
+    for step, row in enumerate(rows):
+        # Taken up anew at each step, through a file.
+        other = Watch()
+        other.load(json.loads(json.dumps(resumed.state())))
+        resumed = other
+        again += resumed.seen(step, row)
+    assert again == told
+    assert resumed.state() == whole.state()
+
+
+def test_what_is_remembered_does_not_grow():
+    watch = Watch(MonitorSettings(baseline=3, window=3))
+    rng = np.random.default_rng(0)
+    sizes = []
+    for step in range(400):
+        watch.seen(step, {**FIRST, "accuracy": round(rng.uniform(), 2)})
+        sizes.append(sum(len(v) for v in watch.state().values() if isinstance(v, list)))
+    assert max(sizes[200:]) == max(sizes[100:200]) < 40
+
+
+def test_steps_rise():
+    watch = Watch()
+    watch.seen(4, {})
+    with pytest.raises(ValueError, match="step 4 comes after step 4"):
+        watch.seen(4, {})
+
+
+def test_a_state_of_other_settings_is_refused():
+    state = Watch(MonitorSettings(z=4.0)).state()
+    with pytest.raises(RunFolderError, match=r"'z': 4\.0"):
+        Watch().load(state)
+    with pytest.raises(RunFolderError, match="no state of monitors"):
+        Watch().load({"step": 1})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"baseline": 2},
+        {"window": 0},
+        {"z": 0},
+        {"z": math.nan},
+        {"promise": -0.1},
+        {"drift": 1.0},
+        {"auc": 1.0},
+        {"repetition": 0.0},
+        {"entropy": 1.5},
+        {"kl": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(InvalidSetting, match=next(iter(wrong))):
+        MonitorSettings(**wrong)
+
+
+def test_an_unknown_monitor_is_refused():
+    with pytest.raises(UnknownName, match="Did you mean 'repetition'"):
+        MonitorSettings(off=("repetitions",))

@@ -65,7 +65,10 @@ def test_equal_lowest_scores_count_as_chance_would_have_it():
 
 
 def test_tied_scores_tell_nothing():
-    batch = [rollout("a", [0.3], correct=c, problem="p") for c in (True, False, True)]
+    # The mean of .1, .1 and .1 is not .1 to the last bit.
+    batch = [rollout("a", [0.1], correct=c, problem="p") for c in (True, False, True)]
+    # Whether it is right is not known, so it is in no pair.
+    batch.append(rollout("a", [0.9], problem="p"))
     found = measure(batch)
     assert found["prm_auc"] == 0.5
     assert "prm_slope" not in found
@@ -232,6 +235,39 @@ def test_the_promise_is_what_the_slope_says():
     assert alarms([{**row, "known": 40 / 10**6} for row in rows(0.09)]) == []
 
 
+def test_a_slope_that_is_not_known_well_promises_nothing():
+    before = [
+        {"samples": 10**6, "accuracy": 0.5, "prm": 0.5, "prm_slope": 1.0 + 2 * (-1) ** i}
+        for i in range(20)
+    ]
+    assert alarms([*before, *[{"samples": 10**6, "accuracy": 0.5, "prm": 0.7}] * 60]) == []
+
+
+def test_what_goes_slowly_is_seen_against_the_first_rows():
+    # 16 windows of 5 rows back the score is .04 lower: not enough to tell from 400 samples.
+    rows = [
+        {"samples": 400, "accuracy": 0.5, "prm": 0.4 + i / 2000, "prm_slope": 1.0}
+        for i in range(400)
+    ]
+    told = alarms(rows, baseline=5, window=5)
+    assert [alarm.monitor for alarm in told] == ["divergence"]
+    # Missing is half of the rise; noise is the root of .25 / 400 · (1/5 + 1/5), times 3.
+    rise = 2 * 3 * math.sqrt(0.25 / 400 * 2 / 5)
+    assert told[0].step == pytest.approx(2000 * rise + 4, abs=3)
+
+
+def test_noise_is_no_drift():
+    # A rise of .3; neighbours differ by .4, so that a mean of 10 is off by .09.
+    rows = [{"repetition": 0.4 * (i % 2)} for i in range(10)]
+    rows += [{"repetition": 0.3 + 0.4 * (i % 2)} for i in range(10)]
+    assert alarms(rows, baseline=10, window=10) == []
+    assert len(alarms(rows, baseline=10, window=10, z=1.5)) == 1
+
+
+def test_a_policy_far_from_its_reference_is_told_without_first_rows():
+    assert [alarm.step for alarm in alarms([{"kl": 1.0}] * 60)] == [19]
+
+
 # Each monitor by what it is there for, and by nothing else.
 
 FIRST = {
@@ -310,7 +346,7 @@ def test_an_alarm_is_raised_once_and_again_after_it_was_over():
     told = [a for i, row in enumerate(later) for a in watch.seen(len(rows) + i, row)]
     assert len(told) == 1
     # Around the limit it is one alarm, not many.
-    near = [0.11, 0.09] * 100
+    near = ([0.11] * 30 + [0.09] * 30) * 3
     assert len(alarms([low] * 20 + [{"repetition": x} for x in near])) == 1
 
 

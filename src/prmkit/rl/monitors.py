@@ -54,6 +54,8 @@ RUN = 8
 """Tokens that must come again in one order to count as repeated."""
 LAGS = (1, 2, 4, 8, 16)
 """How many windows back `divergence` looks, beside the first rows."""
+ALONE = 4 / 3
+"""A figure by itself is looked at at every step, and some window would be beyond `z` by chance."""
 CALM = 0.7
 """An alarm that was raised is over when its cause has fallen to this share of what raises it."""
 
@@ -190,7 +192,7 @@ class MonitorSettings:
     Attributes:
         baseline: rows at the start that later ones are compared with.
         window: rows at the end that are compared. No alarm is raised before both are there.
-        z: how many standard errors are no longer noise.
+        z: how many standard errors are no longer noise; of a figure by itself, a third more.
         promise: the share of what a risen score promises that accuracy must have gained; 0 to be
             told only when accuracy falls.
         auc: the share of its lead over chance (0.5) that the AUC of scores against correctness
@@ -470,7 +472,8 @@ def _beyond_noise(first: Sequence[float], last: Sequence[float], z: float) -> fl
     """The size of a change, in units of what is no longer noise."""
     n, m = len(first), len(last)
     variance = (n * _scatter(first) + m * _scatter(last)) / (n + m)
-    return _over(abs(_mean(last) - _mean(first)), z * math.sqrt(variance * (1 / n + 1 / m)))
+    noise = ALONE * z * math.sqrt(variance * (1 / n + 1 / m))
+    return _over(abs(_mean(last) - _mean(first)), noise)
 
 
 def _risen(what: str, advice: str, bound: Callable[[MonitorSettings], float]) -> _Drift:

@@ -268,6 +268,12 @@ def test_a_policy_far_from_its_reference_is_told_without_first_rows():
     assert [alarm.step for alarm in alarms([{"kl": 1.0}] * 60)] == [19]
 
 
+def test_a_slow_divergence_is_one_alarm():
+    slowly = np.arange(2000.0)
+    rows = run(0, -np.maximum(slowly - 1000, 0) / 400, 3 * slowly / 1000, steps=2000)
+    assert [a.monitor for a in alarms(rows) if a.monitor == "divergence"] == ["divergence"]
+
+
 # Each monitor by what it is there for, and by nothing else.
 
 FIRST = {
@@ -342,7 +348,13 @@ def test_an_alarm_is_raised_once_and_again_after_it_was_over():
     told = [a for i, row in enumerate(rows) for a in watch.seen(i, row)]
     # The first rows, then a window that is full.
     assert [(a.step, a.value, a.baseline) for a in told] == [(9, 0.5, 0.0)]
-    later = [low] * 5 + [high] * 30
+    # Calm from the fifth row on: too short, then a whole window.
+    for calm, again in ((6, 0), (9, 1)):
+        other = Watch(MonitorSettings(baseline=5, window=5))
+        after = [*rows, *[low] * calm, *[high] * 30]
+        told = [a for i, row in enumerate(after) for a in other.seen(i, row)]
+        assert len(told) == 1 + again
+    later = [low] * 9 + [high] * 30
     told = [a for i, row in enumerate(later) for a in watch.seen(len(rows) + i, row)]
     assert len(told) == 1
     # Around the limit it is one alarm, not many.

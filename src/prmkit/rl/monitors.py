@@ -57,7 +57,7 @@ LAGS = (1, 2, 4, 8, 16)
 ALONE = 4 / 3
 """A figure by itself is looked at at every step, and some window would be beyond `z` by chance."""
 CALM = 0.7
-"""An alarm that was raised is over when its cause has fallen to this share of what raises it."""
+"""An alarm is over when its cause was below this share of what raises it for a whole window."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -236,15 +236,6 @@ class MonitorSettings:
                 raise UnknownName("monitor", name, get_args(Monitor))
 
 
-class _Found(NamedTuple):
-    """What a monitor sees: an alarm is due from a severity of 1."""
-
-    severity: float
-    value: float
-    baseline: float
-    message: str
-
-
 class _Block(NamedTuple):
     """Rows of accuracy and score, summed up; a variance is of one row, by itself."""
 
@@ -255,6 +246,16 @@ class _Block(NamedTuple):
     prm_variance: float
     slope: float
     slope_variance: float
+
+
+class _Found(NamedTuple):
+    """What a monitor sees: an alarm is due from a severity of 1."""
+
+    severity: float
+    value: float
+    baseline: float
+    message: str
+    reference: _Block | None = None
 
 
 class Watch:
@@ -271,12 +272,15 @@ class Watch:
         self._step: int | None = None
         self._first: dict[str, list[float]] = {}
         self._last: dict[str, list[float]] = {}
-        self._held: set[str] = set()
+        # Alarms that are raised, with how long their causes were calm.
+        self._held: dict[str, int] = {}
         # Of accuracy, score, slope (where there is one) and samples: the rows since the last
         # block, those of the window, and the blocks.
         self._rows: list[list[float | None]] = []
         self._since = 0
         self._blocks: list[_Block] = []
+        # What the alarm that is raised compared with: it is over when accuracy came up to that.
+        self._reference: _Block | None = None
 
     def seen(self, step: int, row: Mapping[str, Any]) -> list[Alarm]:
         """Take the row of a step.
@@ -306,11 +310,21 @@ class Watch:
             if found is None or name in self.settings.off:
                 continue
             if found.severity >= 1 and name not in self._held:
-                self._held.add(name)
                 alarms.append(Alarm(step, name, found.value, found.baseline, found.message))
-            elif found.severity < CALM:
-                self._held.discard(name)
+            if found.severity >= 1 or name in self._held:
+                self._hold(name, found)
         return alarms
+
+    def _hold(self, name: str, found: _Found) -> None:
+        """Keep an alarm, or end it."""
+        if name == "divergence" and name not in self._held:
+            self._reference = found.reference
+        calm = self._held.get(name, 0) + 1 if found.severity < CALM else 0
+        self._held[name] = calm
+        if calm >= self.settings.window:
+            del self._held[name]
+            if name == "divergence":
+                self._reference = None
 
     def state(self) -> dict[str, Any]:
         """All that is remembered, as JSON."""
@@ -319,10 +333,11 @@ class Watch:
             "step": self._step,
             "first": {name: list(values) for name, values in self._first.items()},
             "last": {name: list(values) for name, values in self._last.items()},
-            "held": sorted(self._held),
+            "held": dict(self._held),
             "rows": [list(row) for row in self._rows],
             "since": self._since,
             "blocks": [list(block) for block in self._blocks],
+            "reference": None if self._reference is None else list(self._reference),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -345,10 +360,12 @@ class Watch:
         self._step = state["step"]
         self._first = {name: list(values) for name, values in state["first"].items()}
         self._last = {name: list(values) for name, values in state["last"].items()}
-        self._held = set(state["held"])
+        self._held = dict(state["held"])
         self._rows = [list(row) for row in state["rows"]]
         self._since = state["since"]
         self._blocks = [_Block(*block) for block in state["blocks"]]
+        reference = state["reference"]
+        self._reference = None if reference is None else _Block(*reference)
 
     def _drift(self, name: str, figures: Mapping[str, float]) -> _Found | None:
         """A figure against its own first rows; None as long as there are too few."""
@@ -391,8 +408,11 @@ class Watch:
         # The last block has rows of the window in it.
         earlier = self._blocks[:-1]
         kept = {len(earlier) - lag for lag in LAGS if lag <= len(earlier)} | {0}
+        looked = [earlier[i] for i in sorted(kept)]
+        if self._reference is not None:
+            looked.append(self._reference)
         return max(
-            (_promised(earlier[i], now, self.settings) for i in sorted(kept)),
+            (_promised(before, now, self.settings) for before in looked),
             key=lambda found: found.severity,
         )
 
@@ -459,6 +479,7 @@ def _promised(before: _Block, now: _Block, settings: MonitorSettings) -> _Found:
         f"{now.accuracy:.3f}. The policy learns to please the PRM. Mix in verifiable rewards (of "
         "10 % of the problems at least), train the PRM on what the policy writes now, or go back "
         "to a checkpoint from before.",
+        before,
     )
 
 

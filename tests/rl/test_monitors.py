@@ -343,20 +343,13 @@ def test_the_other_way_round_is_no_alarm():
 
 def test_an_alarm_is_raised_once_and_again_after_it_was_over():
     high, low = {"repetition": 0.5}, {"repetition": 0.0}
-    watch = Watch(MonitorSettings(baseline=5, window=5))
-    rows = [low] * 5 + [high] * 100
-    told = [a for i, row in enumerate(rows) for a in watch.seen(i, row)]
+    rows = [low] * 20 + [high] * 100
+    told = alarms(rows)
     # The first rows, then a window that is full.
-    assert [(a.step, a.value, a.baseline) for a in told] == [(9, 0.5, 0.0)]
-    # Calm from the fifth row on: too short, then a whole window.
-    for calm, again in ((6, 0), (9, 1)):
-        other = Watch(MonitorSettings(baseline=5, window=5))
-        after = [*rows, *[low] * calm, *[high] * 30]
-        told = [a for i, row in enumerate(after) for a in other.seen(i, row)]
-        assert len(told) == 1 + again
-    later = [low] * 9 + [high] * 30
-    told = [a for i, row in enumerate(later) for a in watch.seen(len(rows) + i, row)]
-    assert len(told) == 1
+    assert [(alarm.step, alarm.value, alarm.baseline) for alarm in told] == [(39, 0.5, 0.0)]
+    # Over when the cause was calm for as long as a window, and not before.
+    assert len(alarms([*rows, *[low] * 20, *[high] * 60])) == 1
+    assert len(alarms([*rows, *[low] * 60, *[high] * 60])) == 2
     # Around the limit it is one alarm, not many.
     near = ([0.11] * 30 + [0.09] * 30) * 3
     assert len(alarms([low] * 20 + [{"repetition": x} for x in near])) == 1

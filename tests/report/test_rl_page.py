@@ -115,6 +115,12 @@ def test_every_plot_is_there_for_steps_and_for_tokens(tmp_path):
     assert html.count('class="by by-step"') == html.count('class="by by-tokens"') == len(headings)
     assert html.count('type="radio"') == 2
     assert ":has(#by-tokens:checked) .by-tokens" in html
+    assert re.findall('id="(by-[a-z]+)"', html) == ["by-step", "by-tokens"]
+
+
+def test_tokens_that_fall_are_no_axis(tmp_path):
+    html = page(tmp_path, [row(0, sampled_tokens=9), row(1, sampled_tokens=8)])
+    assert re.findall('id="(by-[a-z]+)"', html) == ["by-step"]
 
 
 def test_nothing_is_fetched_and_no_script_runs(tmp_path):
@@ -219,6 +225,8 @@ def test_thinned_lines_are_means_between_lowest_and_highest():
     band = re.search(r'<polygon class="band a0" points="([^"]*)"', drawn).group(1).split()
     heights = sorted({float(place.partition(",")[2]) for place in band})
     middle = float(line[0].partition(",")[2])
+    # The last point is the last row.
+    assert line[-1].startswith("346,")
     assert len(heights) == 2
     assert heights[0] < middle < heights[1]
     assert sum(heights) / 2 == pytest.approx(middle, abs=0.1)
@@ -231,6 +239,13 @@ def test_any_range_of_values_has_axes(values):
     numbers = [float(y) for y in re.findall(r'[ "]-?[\d.]+,(-?[\d.e+]+)', drawn)]
     assert all(0 <= y <= 220 for y in numbers)
     assert 2 <= drawn.count('class="tick end"') <= 10
+
+
+def test_what_is_never_negative_has_no_negative_axis():
+    points = [(0.0, 0.0), (1.0, 100.0)]
+    drawn = over_time([Series("s", "a0", points)], [], Size(360, 220), "l", "step")
+    # 0 is on the lower edge, 40 above the end of the picture.
+    assert re.search(r'<polyline[^>]* points="50,180 ', drawn)
 
 
 def test_short_numbers():

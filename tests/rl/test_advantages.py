@@ -113,6 +113,12 @@ def test_prime_has_a_baseline_for_each_source(batch, gamma):
         same(found[i], expected)
 
 
+def test_prime_without_any_reward_is_no_nan():
+    mask, group = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
+    found = advantages.prime(torch.zeros(2, 3), torch.tensor([True, False]), group, mask)
+    assert found.tolist() == [[1, 1, 1], [-1, -1, -1]]
+
+
 def test_beta_cancels_where_prime_is_scaled():
     torch.manual_seed(0)
     tokens, mask = torch.randn(4, 6), torch.rand(4, 6) > 0.2

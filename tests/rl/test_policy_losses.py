@@ -31,7 +31,7 @@ def test_averages_by_hand():
     assert policy_losses.average_of(NUMBERS, MASK, "response").item() == 5
     assert policy_losses.average_of(NUMBERS, MASK, "max_tokens", 4).item() == 1
     nothing = torch.zeros_like(MASK)
-    for average, n in (("token", None), ("response", None), ("max_tokens", 4)):
+    for average, n in (("token", None), ("token", 0), ("response", None), ("max_tokens", 4)):
         assert policy_losses.average_of(NUMBERS, nothing, average, n).item() == 0
     with pytest.raises(ValueError, match="needs n_tokens"):
         policy_losses.average_of(NUMBERS, MASK, "max_tokens")
@@ -190,7 +190,8 @@ def test_preferences_by_hand():
     for loss in (policy_losses.step_dpo, policy_losses.trajectory_dpo):
         assert loss(better, worse, own, others, 0.5).item() == pytest.approx(by_hand)
         assert loss(better, worse, own, others, 0.5, 8).item() == pytest.approx(by_hand / 4)
-        assert loss(better[:0], worse[:0], own[:0], others[:0]).item() == 0
+        for n in (None, 0, 2):
+            assert loss(better[:0], worse[:0], own[:0], others[:0], n_pairs=n).item() == 0
     # Per token: (2 ln 3 + 0) / 3 · 3/2 = ln 3 with β = 3/2.
     found = policy_losses.trajectory_dpo(
         better[:1], worse[:1], own[:1], others[:1], 1.5, per_token=True

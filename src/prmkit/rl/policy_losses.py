@@ -51,10 +51,12 @@ def average_of(
     Reference: Shao et al. 2024, arXiv:2402.03300, eq. 3 (response); Yu et al. 2025, DAPO,
     arXiv:2503.14476 (token); Liu et al. 2025, Dr. GRPO, arXiv:2503.20783 (max_tokens).
     """
+    import torch
+
     losses = where_there(losses, mask)
     if average == "token":
-        whole = mask.sum().clamp(min=1) if n_tokens is None else n_tokens
-        return losses.sum() / whole
+        whole = mask.sum() if n_tokens is None else torch.as_tensor(n_tokens)
+        return losses.sum() / whole.clamp(min=1)
     if average == "response":
         if n_tokens is not None:
             raise ValueError(
@@ -108,7 +110,7 @@ def clipped(
         ValueError: if the dual bound is not above 1.
 
     Reference: Schulman et al. 2017, PPO, arXiv:1707.06347, eq. 7; dual: Ye et al. 2019,
-    arXiv:1912.09729, eq. 5; two ranges: Yu et al. 2025, DAPO, arXiv:2503.14476.
+    arXiv:1912.09729; two ranges: Yu et al. 2025, DAPO, arXiv:2503.14476.
     """
     import torch
 
@@ -264,8 +266,8 @@ def _preference(
     n_pairs: int | None,
 ) -> Tensor:
     sums = [where_there(*pair).sum(1) for pair in ((better, better_mask), (worse, worse_mask))]
-    whole = max(1, len(sums[0])) if n_pairs is None else n_pairs
-    return direct_preference(sums[0], sums[1], beta) / whole
+    whole = len(sums[0]) if n_pairs is None else n_pairs
+    return direct_preference(sums[0], sums[1], beta) / max(1, whole)
 
 
 def step_dpo(

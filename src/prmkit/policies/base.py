@@ -124,12 +124,14 @@ class Drawn(NamedTuple):
         n_prompt: tokens of its prompt, as servers bill them: the prompt of a request counts with
             the request's first completion alone.
         n_cached: of those, the ones that were found and not computed.
+        end: the end token that was drawn; None where none was, or it is not known.
     """
 
     completion: Completion
     ids: tuple[int, ...] | None = None
     n_prompt: int = 0
     n_cached: int = 0
+    end: int | None = None
 
 
 @runtime_checkable

@@ -102,6 +102,37 @@ class HFPolicy:
         self._stopping: tuple[tuple[str, ...], torch.Tensor] | None = None
 
     @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self._tokenizer
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text; the first, where there are several."""
+        return min(self._eos, default=None)
+
+    def take(self, model: Any) -> None:
+        """Go on with the weights of another copy of the model, such as one that is trained.
+
+        Args:
+            model: of the same shape, on any device and of any precision.
+
+        Raises:
+            ValueError: if it has other weights than this one.
+        """
+        import torch
+
+        own, new = dict(self._model.named_parameters()), dict(model.named_parameters())
+        if own.keys() != new.keys():
+            raise ValueError(
+                f"the other model has other weights: {sorted(own.keys() ^ new.keys())[:4]}"
+            )
+        with torch.no_grad():
+            for name, weight in own.items():
+                weight.copy_(new[name])
+        self._reader.forget()
+
+    @property
     def computed(self) -> int:
         """Tokens that went through the model so far; what fills up a batch is not counted."""
         return self._reader.computed
@@ -373,7 +404,11 @@ class HFPolicy:
             # The token that completed the stop text may hold more.
             text = text[: min(_ends(text, settings.stop))]
         exact = spells(self._tokenizer, shown, text)
-        return Drawn(Completion(text, finish, len(tokens)), tuple(shown) if exact else None)
+        return Drawn(
+            Completion(text, finish, len(tokens)),
+            tuple(shown) if exact else None,
+            end=tokens[-1] if finish == "eos" else None,
+        )
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(

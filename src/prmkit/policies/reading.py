@@ -72,11 +72,16 @@ class Reader:
     def __init__(self, model: Any, device: str, max_kept: int | None):
         self._model, self._device = model, device
         self._plain = can_keep(model)
+        self._max_kept = max_kept
         self._kept = PrefixCache(max_kept)
         self.keeps = self._plain and max_kept != 0
         """Whether anything is kept."""
         self.computed = 0
         """Tokens that went through the model so far; what fills up a batch is not counted."""
+
+    def forget(self) -> None:
+        """Drop what is kept: the model has other weights now."""
+        self._kept = PrefixCache(self._max_kept)
 
     def read(self, prefixes: Sequence[Ids]) -> Read:
         """Read prefixes that differ from one another; none is empty."""

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from prmkit.records import StepScores, Trajectory, Unscored
+from prmkit.chat import Tokenizer
+from prmkit.errors import InvalidRecord, PolicyError
+from prmkit.ledger import seed_for
+from prmkit.policies.base import FINISH_OF, Drawn, SamplingSettings, TokenPolicy
+from prmkit.policies.sampling import Judge
+from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
+from prmkit.rl.placing import places
+from prmkit.scorers.base import Scorer
 
 
 class Rollout(NamedTuple):
@@ -24,3 +32,109 @@ class Rollout(NamedTuple):
     ids: tuple[int, ...]
     ends: tuple[int, ...]
     scores: StepScores | Unscored | None
+
+
+class Drawing(NamedTuple):
+    """How responses are drawn and looked at.
+
+    Attributes:
+        policy: who writes; it must tell its tokens.
+        tokenizer: of it.
+        end: its end token, where a response does not tell with which it ended.
+        split: text to the texts of its steps.
+        judge: the outcome of a response.
+    """
+
+    policy: TokenPolicy
+    tokenizer: Tokenizer
+    end: int
+    split: Callable[[str], Sequence[str]]
+    judge: Judge
+
+
+def roll_out(
+    drawing: Drawing,
+    problems: Sequence[Problem],
+    n: int,
+    settings: SamplingSettings,
+    seed: int,
+    scorer: Scorer | None = None,
+) -> list[Rollout]:
+    """Draw `n` responses to each problem, and score their steps.
+
+    A response whose tokens do not spell its text (half a character, a special token in it) has
+    tokens that would teach another text; it comes back without tokens and steps, so that it
+    teaches nothing, and as an error in its trajectory.
+
+    Args:
+        drawing: who draws.
+        problems: in any order.
+        n: responses to each.
+        settings: how to draw.
+        seed: each problem draws from a seed of its own, made from this one and its place.
+        scorer: scores steps, all of them in one batch; None for no scores.
+
+    Returns:
+        The responses, those to one problem together.
+
+    Raises:
+        PolicyError: if the policy cannot tell its tokens, or a response could not be drawn.
+    """
+    prompts = [drawing.policy.question_ids(problem) for problem in problems]
+    drawn = drawing.policy.continue_ids(
+        prompts,
+        [n] * len(problems),
+        settings,
+        [seed_for(seed, str(i), p.id) for i, p in enumerate(problems)],
+    )
+    made = [
+        _rollout(drawing, problem, tuple(prompt), one)
+        for problem, prompt, of_one in zip(problems, prompts, drawn, strict=True)
+        for one in of_one
+    ]
+    if scorer is None:
+        return made
+    wanted = [one.trajectory for one in made if one.trajectory.steps]
+    scores = iter(scorer.score(wanted) if wanted else [])
+    return [
+        one._replace(scores=next(scores))
+        if one.trajectory.steps
+        else one._replace(scores=Unscored(reason="a response without a step"))
+        for one in made
+    ]
+
+
+def _rollout(
+    drawing: Drawing,
+    problem: Problem,
+    prompt: tuple[int, ...],
+    one: Drawn,
+) -> Rollout:
+    completion, ids = one.completion, one.ids
+    name = drawing.policy.name
+    if completion.finish == "error":
+        raise PolicyError(
+            f"{name} could not answer problem {problem.id!r}: {completion.error or 'no reason'}"
+        )
+    if ids is None:
+        broken = Trajectory(problem=problem, finish="error", generator=name)
+        return Rollout(broken, prompt, (), (), None)
+    end = drawing.end if one.end is None else one.end
+    whole = (*ids, end) if completion.finish == "eos" else ids
+    outcome = drawing.judge(problem, completion.text)
+    texts = [text for text in drawing.split(completion.text) if text]
+    trajectory = Trajectory(
+        problem=problem,
+        steps=tuple(Step(text=text) for text in texts),
+        finish=FINISH_OF[completion.finish],
+        answer=outcome.answer,
+        correct=outcome.correct,
+        generator=name,
+    )
+    try:
+        ends = places(drawing.tokenizer, whole, texts)
+    except InvalidRecord:
+        # A special token among them, which the text does not show.
+        broken = Trajectory(problem=problem, finish="error", generator=name)
+        return Rollout(broken, prompt, (), (), None)
+    return Rollout(trajectory, prompt, whole, ends, None)

@@ -1,0 +1,166 @@
+"""What each token of a batch is worth: rewards and advantages by the names of the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prmkit.records import Semantics
+from prmkit.rl import advantages, returns, rewards
+from prmkit.rl.batch import Batch
+from prmkit.rl.settings import Algorithm, RewardSettings, UpdateSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def step_rewards(
+    batch: Batch, settings: RewardSettings, semantics: Semantics | None = None
+) -> Tensor:
+    """[B, S] what steps earn by their scores; those of responses without scores earn 0.
+
+    Args:
+        batch: with scores.
+        settings: with a reward that is made of scores.
+        semantics: what scores mean: the progress of a first step is counted from 0.5 where they
+            are probabilities, which is what is known before anything is written, else from 0.
+    """
+    scores, ends = batch.scores, batch.scored_ends
+    if settings.consensus:
+        scores = rewards.consensus(scores, batch.correct > 0, ends, settings.threshold)
+    if settings.reward == "progress":
+        start = 0.5 if semantics in ("correctness", "value") and not settings.consensus else 0.0
+        found = rewards.progress(scores, ends, start)
+    elif settings.reward == "min":
+        found = rewards.min_form(scores, ends, settings.softmin)
+    elif settings.reward == "clip":
+        found = rewards.clip(scores, ends, settings.threshold)
+    elif settings.reward == "delta":
+        found = rewards.delta(scores, ends)
+    else:
+        found = rewards.dense(scores, ends)
+    if settings.length_power:
+        found = rewards.length_normalised(found, ends, settings.length_power)
+    return found
+
+
+class Credit:
+    """Rewards of a batch to advantages of its tokens.
+
+    Process and outcome are normalised each by itself, as PRIME does, and added.
+
+    Args:
+        algorithm: whose advantages.
+        settings: what is earned.
+        update: γ, λ, and by what GRPO divides.
+        semantics: of the scores.
+        beta: β of implicit rewards.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        settings: RewardSettings,
+        update: UpdateSettings,
+        semantics: Semantics | None = None,
+        beta: float = 0.05,
+    ):
+        self._algorithm, self._settings, self._update = algorithm, settings, update
+        self._semantics, self._beta = semantics, beta
+
+    def __call__(
+        self, batch: Batch, ratios: Tensor | None = None, values: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Advantages [B, T], total rewards [B], and with values the returns [B, T].
+
+        Args:
+            batch: the responses.
+            ratios: [B, T] log-ratios: of implicit rewards to the reference model, of prl of the
+                policy to it.
+            values: [B, T] of PPO's critic.
+        """
+        tokens, steps = self._process(batch, ratios)
+        weight = self._settings.of_outcome
+        total = weight * batch.correct
+        if tokens is not None:
+            total = total + tokens.sum(1)
+        if self._algorithm in ("ppo", "reinforce", "reinforce++"):
+            found, goals = self._by_tokens(batch, tokens, values)
+        else:
+            found, goals = self._by_groups(batch, tokens, steps), None
+        if self._settings.reward == "prl":
+            assert ratios is not None
+            process = rewards.prl(ratios, batch.mask, batch.ends, self._settings.eta)
+            found = found + returns.spread(process, batch.ends, batch.mask)
+        return found, total, goals
+
+    def _process(self, batch: Batch, ratios: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """[B, T] what tokens earn, [B, S] what steps do; None where nothing but the outcome."""
+        if self._settings.reward in ("none", "prl"):
+            return None, None
+        if self._settings.reward == "implicit":
+            assert ratios is not None
+            tokens = rewards.implicit_tokens(ratios, batch.mask, self._beta)
+            return tokens, rewards.implicit(ratios, batch.mask, batch.ends, self._beta)
+        steps = step_rewards(batch, self._settings, self._semantics)
+        return rewards.place(steps, batch.scored_ends, batch.n_tokens), steps
+
+    def _by_tokens(
+        self, batch: Batch, tokens: Tensor | None, values: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Algorithms that take rewards where they fall."""
+        update, weight = self._update, self._settings.of_outcome
+        earned = weight * _at_the_end(batch)
+        if tokens is not None:
+            earned = earned + tokens
+        if self._algorithm == "ppo":
+            assert values is not None
+            found, goals = returns.gae(earned, values, batch.mask, update.gamma, update.lam)
+            return advantages.whiten(found, batch.mask), goals
+        if self._algorithm == "reinforce++":
+            return advantages.reinforce_plus_plus(earned, batch.mask, update.gamma), None
+        # What the other responses of the batch earned: a baseline that no response is part of.
+        total = earned.sum(1)
+        baseline = (total.sum() - total) / max(len(total) - 1, 1)
+        to_go = returns.reward_to_go(earned, batch.mask, update.gamma)
+        return (to_go - baseline[:, None]) * batch.mask, None
+
+    def _by_groups(self, batch: Batch, tokens: Tensor | None, steps: Tensor | None) -> Tensor:
+        """Algorithms that compare the responses to a problem."""
+        import torch
+
+        group, mask, update = batch.group, batch.mask, self._update
+        weight, found = self._settings.of_outcome, torch.zeros(batch.mask.shape)
+        if self._algorithm == "grpo":
+            if steps is not None:
+                ends = batch.ends if self._settings.reward == "implicit" else batch.scored_ends
+                found = advantages.grpo_process(steps, ends, group, mask, update.scale)
+            if weight:
+                found = found + weight * advantages.grpo(batch.correct, group, mask, update.scale)
+            return found
+        if self._algorithm == "prime":
+            assert tokens is not None
+            return advantages.prime(
+                tokens, batch.correct, group, mask, update.gamma, outcome=weight
+            )
+        changed = self._settings.consensus or self._settings.length_power
+        if self._settings.reward == "min" and not changed:
+            return advantages.pure(
+                batch.scores, batch.scored_ends, group, mask, self._settings.softmin,
+                correct=batch.correct if weight else None, weight=weight,
+            )  # fmt: skip
+        if tokens is not None:
+            found = advantages.rloo_process(tokens, group, mask, update.gamma)
+        if weight:
+            found = found + weight * advantages.rloo(batch.correct, group, mask)
+        return found
+
+
+def _at_the_end(batch: Batch) -> Tensor:
+    """[B, T] the outcome at the last token of each response."""
+    import torch
+
+    found = torch.zeros(batch.mask.shape)
+    last = batch.mask.sum(1) - 1
+    rows = torch.arange(len(last))[last >= 0]
+    found[rows, last[rows]] = batch.correct[rows]
+    return found

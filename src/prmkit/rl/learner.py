@@ -1,0 +1,288 @@
+"""A language model that learns from tokens that were drawn: their log-probabilities, and steps.
+
+All sequences of a pass lie in one forest (`prmkit.training.forward`): the question is computed
+once for all responses to it, and so is whatever they begin with alike; nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prmkit.checkpoints import start_causal_lm, start_token_classifier
+from prmkit.rl.rollouts import Rollout
+from prmkit.training import forward
+from prmkit.training.log_probs import CHUNK, logits_of
+from prmkit.training.trees import plant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+class Machine(NamedTuple):
+    """Where and how passes run.
+
+    Attributes:
+        device: cpu or cuda.
+        bf16: whether passes are in bfloat16; weights are float32 in any case.
+        tokens: of a pass at most, where one sequence has no more.
+    """
+
+    device: str
+    bf16: bool
+    tokens: int
+
+    def passing(self) -> AbstractContextManager[Any]:
+        """The precision of passes."""
+        import torch
+
+        if not self.bf16:
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
+
+
+class Asked(NamedTuple):
+    """Tokens after a prompt, of which each is asked how likely it is.
+
+    Attributes:
+        prompt: what comes before, at least one token.
+        ids: the tokens that are asked about.
+    """
+
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+def sequences(rollouts: Sequence[Rollout]) -> list[Asked]:
+    """The responses as sequences."""
+    return [Asked(one.prompt, one.ids) for one in rollouts]
+
+
+def passes(items: Sequence[Asked], most: int, together: int = 1) -> list[list[int]]:
+    """Sequences of at most `most` tokens a pass; neighbours, which share their question.
+
+    Args:
+        items: the sequences.
+        most: tokens, unless the least that stays together has more.
+        together: each so many, from the first on, are never torn apart.
+    """
+    found: list[list[int]] = []
+    held = 0
+    for at in range(0, len(items), together):
+        some = range(at, min(at + together, len(items)))
+        n = sum(len(items[i].prompt) + len(items[i].ids) for i in some)
+        if not found or held + n > most:
+            found.append([])
+            held = 0
+        found[-1] += some
+        held += n
+    return found
+
+
+class Learner:
+    """Weights in float32, an optimiser for them, and passes over forests.
+
+    Args:
+        model: a transformers model, whose attention is replaced.
+        machine: where it is to run.
+        learning_rate: of AdamW; None for a model that does not learn.
+        max_grad_norm: gradients are cut to it.
+        warmup: steps in which the learning rate rises.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        machine: Machine,
+        learning_rate: float | None = None,
+        max_grad_norm: float = 1.0,
+        warmup: int = 0,
+    ):
+        import torch
+
+        forward.install()
+        self.model = model.float().to(machine.device).eval()
+        self.model.set_attn_implementation(forward.NAME)
+        self.machine, self._norm = machine, max_grad_norm
+        self.optimizer: Any = None
+        self.scheduler: Any = None
+        if learning_rate is None:
+            self.model.requires_grad_(False)
+            return
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=learning_rate, weight_decay=0.0
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda n: min((n + 1) / (warmup + 1), 1.0)
+        )
+
+    def hidden(self, items: Sequence[Asked]) -> Tensor:
+        """[L, H] hidden states before each token that is asked about, sequence after sequence."""
+        import torch
+
+        forest = plant(
+            [[*one.prompt, *one.ids] for one in items],
+            [range(len(one.prompt) - 1, len(one.prompt) + len(one.ids) - 1) for one in items],
+        )
+        body = getattr(self.model, self.model.base_model_prefix)
+        with self.machine.passing():
+            rows = forward.hidden_states(body, forest)
+        places = torch.tensor([place for of_one in forest.places for place in of_one])
+        return rows[places.to(rows.device)]
+
+    def step(self) -> float:
+        """One step of the optimiser; the norm of the gradients before they are cut."""
+        import torch
+
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+
+class Speaker(Learner):
+    """A causal language model: how likely it is to write each token.
+
+    Args:
+        folder: where it is loaded from.
+        machine: where it is to run.
+        temperature: that divides its logits.
+        learner: see `Learner`.
+    """
+
+    def __init__(
+        self, folder: Path | str, machine: Machine, temperature: float = 1.0, **learner: Any
+    ):
+        super().__init__(start_causal_lm(folder), machine, **learner)
+        self._temperature = temperature
+
+    def log_probs(self, items: Sequence[Asked]) -> tuple[Tensor, Tensor]:
+        """[L] log-probabilities of all tokens of one pass, and [L] entropies, without gradient."""
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        rows = self.hidden(items)
+        wanted = torch.tensor([t for one in items for t in one.ids], device=rows.device)
+
+        def of_some(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+            with self.machine.passing():
+                logits = logits_of(self.model, some).float() / self._temperature
+            logs = logits.log_softmax(-1)
+            with torch.no_grad():
+                entropy = -(logs.exp() * logs).sum(-1)
+            return logs.gather(1, tokens[:, None]).squeeze(1), entropy
+
+        # The logits of all tokens at once would be the largest thing in memory.
+        found = [
+            checkpoint(of_some, some, tokens, use_reentrant=False)
+            for some, tokens in zip(
+                torch.split(rows, CHUNK), torch.split(wanted, CHUNK), strict=True
+            )
+        ]
+        return torch.cat([p for p, _ in found]), torch.cat([e for _, e in found])
+
+    def read(self, items: Sequence[Asked], width: int) -> tuple[Tensor, Tensor]:
+        """[B, T] log-probabilities and entropies of all sequences, on the CPU; no gradient."""
+        import torch
+
+        found = torch.zeros(2, len(items), width)
+        with torch.no_grad():
+            for numbers in passes(items, self.machine.tokens):
+                some = [items[i] for i in numbers]
+                if not any(one.ids for one in some):
+                    continue
+                both = torch.stack(self.log_probs(some)).float().cpu()
+                for i, own in zip(numbers, _by_sequence(both, some), strict=True):
+                    found[:, i, : own.shape[1]] = own
+        return found[0], found[1]
+
+
+class Critic(Learner):
+    """The value of what is written so far, before each token.
+
+    Args:
+        folder: of the policy, whose body it begins with.
+        machine: where it is to run.
+        learner: see `Learner`.
+    """
+
+    def __init__(self, folder: Path | str, machine: Machine, **learner: Any):
+        import torch
+
+        model = start_token_classifier(folder, 1)
+        with torch.no_grad():
+            # So that nothing is expected of anything in the beginning, whatever the seed.
+            model.score.weight.zero_()
+            if model.score.bias is not None:
+                model.score.bias.zero_()
+        super().__init__(model, machine, **learner)
+
+    def values(self, items: Sequence[Asked]) -> Tensor:
+        """[L] values before all tokens of one pass."""
+        rows = self.hidden(items)
+        with self.machine.passing():
+            found: Tensor = self.model.score(rows)[:, 0]
+        return found.float()
+
+    def read(self, items: Sequence[Asked], width: int) -> Tensor:
+        """[B, T] the same of all sequences, on the CPU; no gradient."""
+        import torch
+
+        found = torch.zeros(len(items), width)
+        with torch.no_grad():
+            for numbers in passes(items, self.machine.tokens):
+                some = [items[i] for i in numbers]
+                if not any(one.ids for one in some):
+                    continue
+                values = self.values(some).cpu()
+                for i, own in zip(numbers, _by_sequence(values[None], some), strict=True):
+                    found[i, : own.shape[1]] = own[0]
+        return found
+
+
+def _by_sequence(numbers: Tensor, items: Sequence[Asked]) -> Iterator[Tensor]:
+    """[K, L] of all tokens as [K, T] of each sequence."""
+    at = 0
+    for one in items:
+        yield numbers[:, at : at + len(one.ids)]
+        at += len(one.ids)
+
+
+def padded(numbers: Tensor, items: Sequence[Asked]) -> Tensor:
+    """[L] of all tokens of a pass as [B, T], zeros behind; gradients go through."""
+    import torch
+
+    lengths = torch.tensor([len(one.ids) for one in items], device=numbers.device)
+    mask = torch.arange(int(max(map(len, (o.ids for o in items)))), device=numbers.device)
+    mask = mask[None] < lengths[:, None]
+    return numbers.new_zeros(mask.shape).masked_scatter(mask, numbers)
+
+
+def learn(
+    learner: Learner,
+    items: Sequence[Asked],
+    chosen: Sequence[int],
+    loss: Callable[[list[int]], Tensor],
+    together: int = 1,
+) -> float:
+    """Gradients of a loss that is a sum over passes, and a step.
+
+    Args:
+        learner: what learns.
+        items: all sequences.
+        chosen: which of them are learnt from.
+        loss: of some sequences, by their numbers: their part of the whole loss.
+        together: see `passes`.
+
+    Returns:
+        The norm of the gradients.
+    """
+    for numbers in passes([items[i] for i in chosen], learner.machine.tokens, together):
+        some = [chosen[n] for n in numbers]
+        if any(items[i].ids for i in some):
+            loss(some).backward()  # type: ignore[no-untyped-call]
+    return learner.step()

@@ -1,0 +1,291 @@
+"""The loop: a policy draws, what it drew is judged, and it learns from that.
+
+    problems ─▶ policy draws ─▶ verifier and reward model judge ─▶ advantages ─▶ the policy learns
+                    ▲                                                                  │
+                    └───────────────────────── its new weights ◀───────────────────────┘
+
+Each step depends on the settings, its number and the weights alone, so that a run that is killed
+goes on from its last checkpoint as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prmkit.checkpoints import NOTE_FILE, find_checkpoint, save_model
+from prmkit.errors import InvalidSetting
+from prmkit.ledger import seed_for
+from prmkit.policies.base import SamplingSettings
+from prmkit.policies.sampling import Judge
+from prmkit.records import Problem
+from prmkit.rl import saving
+from prmkit.rl.batch import batch_of
+from prmkit.rl.monitors import MonitorSettings, Watch, measure
+from prmkit.rl.parts import Parts, assemble
+from prmkit.rl.rollouts import Drawing, Rollout, roll_out
+from prmkit.rl.settings import (
+    PREFERENCES,
+    ImplicitSettings,
+    RewardSettings,
+    RLSettings,
+    RolloutSettings,
+    UpdateSettings,
+    check_together,
+)
+from prmkit.scorers.base import Scorer
+from prmkit.splitting import splitter
+
+__all__ = ["Loop", "Plan", "RLResult", "train_policy"]
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All settings of a run.
+
+    Attributes:
+        run: what, and for how long.
+        rollouts: what is drawn.
+        rewards: what it earns.
+        update: how that teaches.
+        implicit: of implicit rewards.
+        monitors: what is watched.
+    """
+
+    run: RLSettings
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    rewards: RewardSettings = field(default_factory=RewardSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
+    monitors: MonitorSettings = field(default_factory=MonitorSettings)
+
+    def check(self, has_scorer: bool) -> None:
+        """Refuse what does not go together; see `prmkit.rl.settings.check_together`."""
+        check_together(self.run, self.rewards, has_scorer, self.rollouts.samples)
+        if self.run.algorithm == "reinforce" and (
+            self.update.epochs > 1 or self.update.minibatches > 1
+        ):
+            raise InvalidSetting(
+                "reinforce learns from what the policy itself drew: epochs and minibatches are 1; "
+                "reinforce++ clips, and may learn more often"
+            )
+
+
+class RLResult(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        out: the run folder.
+        policy: the folder of the policy that was taught.
+        rows: as in metrics.jsonl.
+    """
+
+    out: Path
+    policy: Path
+    rows: list[Row]
+
+
+def train_policy(
+    problems: Sequence[Problem],
+    plan: Plan,
+    judge: Judge,
+    *,
+    scorer: Scorer | None = None,
+    held_out: Sequence[Problem] = (),
+    on_row: Callable[[Row], None] | None = None,
+) -> RLResult:
+    """Teach a policy; goes on where an earlier run in the same folder was.
+
+    Args:
+        problems: what it practises on, in an order of the seed's.
+        plan: the settings.
+        judge: the verifier.
+        scorer: a reward model that scores steps. Its scores are watched even where they do not
+            count.
+        held_out: problems of evaluations.
+        on_row: told each row of metrics.jsonl, evaluations too.
+
+    Raises:
+        InvalidSetting: if settings do not go together, or problems lack what they need.
+        CheckpointError: if a model cannot be loaded.
+        RunFolderError: if a checkpoint is damaged.
+    """
+    loop = Loop(problems, plan, judge, scorer, held_out)
+    return loop.run(on_row or (lambda row: None))
+
+
+class Loop:
+    """A run. See `train_policy`."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        plan: Plan,
+        judge: Judge,
+        scorer: Scorer | None,
+        held_out: Sequence[Problem],
+    ):
+        plan.check(scorer is not None)
+        if not problems:
+            raise InvalidSetting("there is no problem to practise on")
+        self._problems, self._plan, self._held_out = problems, plan, held_out
+        self._scorer = scorer
+        base = find_checkpoint(plan.run.policy)
+        self._parts: Parts = assemble(base, plan, scorer)
+        voice = self._parts.voice
+        if voice.end is None:
+            raise InvalidSetting(f"{voice.name!r} has no end token, so that no response would end")
+        self._drawing = Drawing(
+            voice, voice.tokenizer, voice.end, splitter(plan.rollouts.split), judge
+        )
+        self._sampling = SamplingSettings(
+            temperature=plan.rollouts.temperature, max_new_tokens=plan.rollouts.max_new_tokens
+        )
+        self._watch = Watch(plan.monitors)
+        self._told = {"sampled_tokens": 0, "seconds": 0.0}
+        self._between = True
+        """Whether no weight is being changed, so that a checkpoint may be written."""
+
+    def run(self, on_row: Callable[[Row], None]) -> RLResult:
+        """All steps that are left."""
+        out, settings = self._plan.run.out, self._plan.run
+        out.mkdir(parents=True, exist_ok=True)
+        done = self._resume()
+        try:
+            if done == 0 and not saving.rows(out):
+                self._write({"step": 0, **self._told, **self._evaluate()}, on_row)
+            while done < settings.steps:
+                row = self._step(done + 1)
+                done += 1
+                last = done == settings.steps
+                if last or (settings.eval_every and done % settings.eval_every == 0):
+                    row |= self._evaluate()
+                self._write(row, on_row)
+                if last or done % settings.save_every == 0:
+                    self._save(done)
+        except KeyboardInterrupt:
+            if self._between:
+                self._save(done)
+            raise
+        return RLResult(out, self._finish(), saving.rows(out))
+
+    def _resume(self) -> int:
+        out = self._plan.run.out
+        point = saving.load(out, self._parts.learners)
+        if point is None:
+            return 0
+        self._told = point.state["told"]
+        self._watch.load(point.state["watch"])
+        self._parts.voice.take(self._parts.policy.model)
+        logger.info("going on after step %d", point.step)
+        return point.step
+
+    def _save(self, done: int) -> None:
+        if done and not any(p.name == f"step-{done}" for p in saving.points(self._plan.run.out)):
+            state = {"told": self._told, "watch": self._watch.state()}
+            saving.save(self._plan.run.out, saving.Point(done, state), self._parts.learners)
+
+    def _write(self, row: Row, on_row: Callable[[Row], None]) -> None:
+        with (self._plan.run.out / saving.METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        on_row(row)
+
+    def _chosen(self, step: int) -> list[Problem]:
+        """The problems of a step: all of them in turn, in another order each time round."""
+        size, total = self._plan.rollouts.problems, len(self._problems)
+        found = []
+        for at in range((step - 1) * size, step * size):
+            turn, place = divmod(at, total)
+            order = list(range(total))
+            random.Random(seed_for(self._plan.run.seed, "order", str(turn))).shuffle(order)
+            found.append(self._problems[order[place]])
+        return found
+
+    def _step(self, step: int) -> Row:
+        """Draw, judge, learn."""
+        begun = time.perf_counter()
+        rollouts = roll_out(
+            self._drawing,
+            self._chosen(step),
+            self._plan.rollouts.samples,
+            self._sampling,
+            seed_for(self._plan.run.seed, "step", str(step)),
+            self._scorer,
+        )
+        self._between = False
+        figures = self._learn(rollouts)
+        self._parts.voice.take(self._parts.policy.model)
+        self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
+        self._told["seconds"] += time.perf_counter() - begun
+        row: Row = {
+            "step": step,
+            "problems": self._plan.rollouts.problems,
+            "samples": self._plan.rollouts.samples,
+            **self._told,
+            **measure(rollouts, aggregation=self._plan.rewards.aggregate),
+            **figures,
+        }
+        row["alarms"] = [alarm._asdict() for alarm in self._watch.seen(step, row)]
+        self._between = True
+        return row
+
+    def _learn(self, rollouts: list[Rollout]) -> Row:
+        """Change the weights by what was drawn; figures of it."""
+        n = self._plan.rollouts.samples
+        if self._plan.run.algorithm in PREFERENCES:
+            return self._parts.learn_pairs(rollouts)
+        low, high = self._plan.update.taught(self._plan.run.algorithm)
+        groups = [rollouts[at : at + n] for at in range(0, len(rollouts), n)]
+        taught = [
+            group
+            for group in groups
+            if low <= sum(one.trajectory.correct is True for one in group) / n <= high
+        ]
+        if not taught:
+            return {"kept": 0.0}
+        numbers = [i for i, group in enumerate(taught) for _ in group]
+        batch = batch_of([one for group in taught for one in group], numbers)
+        figures, advantages = self._parts.learn(batch)
+        teaching = {g for g, any_ in zip(numbers, advantages.any(1).tolist(), strict=True) if any_}
+        return {**figures, "kept": len(teaching) / len(groups)}
+
+    def _evaluate(self) -> Row:
+        """The share of right answers to the problems held out: of samples, and of the likeliest."""
+        if not self._held_out:
+            return {}
+        found: Row = {"eval_problems": len(self._held_out)}
+        greedy = SamplingSettings(
+            temperature=0.0, max_new_tokens=self._plan.rollouts.max_new_tokens
+        )
+        ways = [("eval_greedy", 1, greedy)]
+        if self._plan.run.eval_samples:
+            ways.append(("eval_accuracy", self._plan.run.eval_samples, self._sampling))
+        for name, n, sampling in ways:
+            # The same chances at each evaluation, so that two of them differ by the policy alone.
+            drawn = roll_out(self._drawing, self._held_out, n, sampling, seed_for(0, "eval"))
+            found[name] = sum(one.trajectory.correct is True for one in drawn) / len(drawn)
+        return found
+
+    def _finish(self) -> Path:
+        """The policy as a folder, and an implicit reward model that learnt."""
+        tokenizer = self._parts.voice.tokenizer
+        run = self._plan.run
+        base = str(find_checkpoint(run.policy).resolve())
+        note = {"family": "policy", "base": base, "algorithm": run.algorithm, "steps": run.steps}
+        folder = run.out / "policy"
+        save_model(folder, self._parts.policy.model, tokenizer, note)
+        if self._parts.prm is not None and "prm" in self._parts.learners:
+            told = {"family": "log_ratio", "reference": base, "beta": self._plan.implicit.beta}
+            save_model(run.out / "prm", self._parts.prm.model, tokenizer, told)
+        assert (folder / NOTE_FILE).is_file()
+        return folder

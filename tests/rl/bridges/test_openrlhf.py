@@ -62,7 +62,9 @@ def test_what_is_unscored_has_the_reward_that_was_named_or_is_an_error():
     told = queries(unscored=-2.0).answer(asked, [PROMPT] * 4)
     assert told["rewards"] == [-2, -2, -2, 0.02]
     assert told["extra_logs"]["prm_unscored"] == [1, 1, 1, 0]
-    for one, reason in zip(asked, ("gives no score", "begin with its prompt", "no step")):
+    for one, reason in zip(
+        asked, ("gives no score", "begin with its prompt", "no step"), strict=False
+    ):
         with pytest.raises(ScoringError, match=reason):
             queries().answer([one], [PROMPT])
     with pytest.raises(ScoringError, match="2 queries for 1 prompts"):

@@ -50,15 +50,16 @@ trl:                    ## TRL in an environment of its own: training_speed.py a
 	$(TRL)/bin/pip install --quiet --progress-bar off torch==2.13.0
 	$(TRL)/bin/pip install --quiet --progress-bar off trl==1.13.0 transformers==5.24.0 requests
 
-# verl names what its rollout engines need; here it runs on a CPU with what its rewards need.
-verl:                   ## verl in an environment of its own, for test-bridges
+# verl and OpenRLHF name what their engines need; here they run on a CPU with what rewards need.
+verl:                   ## verl and OpenRLHF in an environment of their own, for test-bridges
 	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
 	$(VERL)/bin/pip install --quiet --progress-bar off torch==2.13.0
 	$(VERL)/bin/pip install --quiet --progress-bar off transformers==5.24.0 tensordict==0.10.0 \
-	  'ray>=2.60' datasets peft hydra-core codetiming dill pandas torchdata pylatexenc cachetools
-	$(VERL)/bin/pip install --quiet --progress-bar off --no-deps verl==0.9.1
+	  'ray>=2.60' datasets peft hydra-core codetiming dill pandas torchdata pylatexenc cachetools \
+	  aiohttp fastapi uvicorn tensorboard
+	$(VERL)/bin/pip install --quiet --progress-bar off --no-deps verl==0.9.1 openrlhf==0.11.2
 
-test-bridges: $(READY) trl verl   ## against the real TRL and the real verl
+test-bridges: $(READY) trl verl   ## against the real TRL, verl and OpenRLHF
 	PRMKIT_TRL=$(CURDIR)/$(TRL)/bin/python PRMKIT_VERL=$(CURDIR)/$(VERL)/bin/python \
 	  $(BIN)/python -m pytest -q -m bridges
 

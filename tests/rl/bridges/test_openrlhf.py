@@ -8,11 +8,14 @@ import logging
 import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
 import stamina
 
+from bridge_children import told_by
+from prmkit.embedded.build import WEIGHTS
 from prmkit.endpoint import Endpoint, EndpointSettings
 from prmkit.errors import BackendError, InvalidSetting, RequestRefused, ScoringError
 from prmkit.rl.bridges.openrlhf import (
@@ -279,3 +282,42 @@ def test_answers_that_are_not_as_they_should_be_are_asked_for_again(answer, told
         assert len(tries) == 2
         with pytest.raises(BackendError, match=told):
             remote(lambda request: httpx2.Response(200, json=answer))(["ab"], ["a"])
+
+
+FILE = """
+from prmkit import DiscriminativeScorer
+from prmkit.embedded.build import WEIGHTS
+from prmkit.rl.bridges.openrlhf import QueryRewards, reward_func
+from prmkit.rl.bridges.scoring import StepRewards
+
+scorer = DiscriminativeScorer(WEIGHTS / "prm", device="cpu")
+rewards = StepRewards(
+    scorer=scorer, how="min", split="line", before="<|problem|>", after="<|solution|>"
+)
+reward_func = reward_func(QueryRewards(rewards=rewards, ends=("<|end|>",)))
+"""
+
+
+@pytest.mark.bridges
+def test_openrlhfs_own_client_gets_the_rewards_on_both_ways(tmp_path):
+    from prmkit import DiscriminativeScorer
+
+    file = tmp_path / "rewards.py"
+    file.write_text(FILE)
+    prm = DiscriminativeScorer(WEIGHTS / "prm", device="cpu")
+    rewards = StepRewards(
+        scorer=prm, how="min", split="line", before="<|problem|>", after="<|solution|>"
+    )
+    with serve(QueryRewards(rewards=rewards, ends=("<|end|>",)), port=0) as server:
+        child = Path(__file__).with_name("openrlhf_child.py")
+        served, from_file = told_by(child, "verl", server.url, file)
+    question = "Luis has 7 cards and gets 9 cards. How many cards does Luis have?"
+    texts = ["So Luis has 7 + 9 = 16 cards.\nThe answer is 16.\n", "The answer is 15.\n"]
+    plain = StepRewards(scorer=prm, how="min", split="line")
+    expected = [one.reward for one in plain.score([question] * 2, texts)]
+    assert expected[0] != pytest.approx(expected[1], abs=0.01)
+    for found in (served, from_file):
+        for (reward, score, steps), wanted, n_steps in zip(found, expected, (2, 1), strict=True):
+            assert reward == [pytest.approx(wanted, abs=1e-4)]
+            assert score == reward
+            assert steps == [n_steps]

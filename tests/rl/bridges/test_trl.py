@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bridge_children import told_by
 from prmkit.errors import InvalidSetting, MissingTrainer, ScoringError
 from prmkit.rl.bridges import trl
 from prmkit.rl.bridges.placing import Row
 from prmkit.rl.bridges.scoring import StepRewards
 from prmkit.scorers.scripted import ScriptedScorer
-
-ROOT = Path(__file__).parents[3]
 
 
 def by_length(problem, steps):
@@ -148,22 +144,8 @@ def test_an_old_trl_is_refused(monkeypatch):
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What `trl_child.py` saw in TRL's own environment."""
-    python = Path(os.environ.get("PRMKIT_TRL", ROOT / ".venv-trl" / "bin" / "python"))
-    if not python.exists():
-        pytest.skip(f"there is no TRL at {python}; run: make test-bridges")
     child = Path(__file__).with_name("trl_child.py")
-    ran = subprocess.run(
-        [str(python), str(child), str(tmp_path_factory.mktemp("trl"))],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    lines = [line for line in ran.stdout.splitlines() if line.startswith("TOLD ")]
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert lines, ran.stdout[-3000:]
-    return json.loads(lines[-1].removeprefix("TOLD "))
+    return told_by(child, "trl", tmp_path_factory.mktemp("trl"))
 
 
 @pytest.mark.bridges

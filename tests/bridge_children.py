@@ -12,17 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def told_by(script: Path, environment: str, *arguments: object):
+def told_by(script: Path, environment: str, *arguments: object, processes: int = 1):
     """Run a script by the Python of ``.venv-NAME`` (or PRMKIT_NAME), and read what it told.
 
-    Skips where there is no such environment; it is made by ``make test-bridges``.
+    Several processes are started by torchrun. Skips where there is no such environment; it is
+    made by ``make test-bridges``.
     """
     default = ROOT / f".venv-{environment}" / "bin" / "python"
     python = Path(os.environ.get(f"PRMKIT_{environment.upper()}", default))
     if not python.exists():
         pytest.skip(f"there is no {environment} at {python}; run: make test-bridges")
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     ran = subprocess.run(
-        [str(python), str(script), *map(str, arguments)],
+        [str(python), *(start if processes > 1 else []), str(script), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

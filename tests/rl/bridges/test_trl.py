@@ -203,3 +203,11 @@ def test_a_real_configuration_is_checked(seen):
     names = ["off_policy", "vespo", "sequence", "2 reward_weights for 1"]
     for name, told in zip(names, seen["refused"], strict=True):
         assert name in told
+
+
+@pytest.mark.bridges
+def test_a_group_that_several_processes_share_is_one_group(tmp_path):
+    seen = told_by(Path(__file__).with_name("trl_child.py"), "trl", tmp_path, processes=2)
+    assert (seen["lines"], seen["groups"]) == (6, 1)
+    assert seen["most"] > 0.5
+    assert seen["worst"] < 1e-4

@@ -2,7 +2,8 @@
 
     PYTHONPATH=src .venv-trl/bin/python tests/rl/bridges/trl_child.py FOLDER
 
-What was seen is printed as one line of JSON.
+Started by torchrun, it does `several_processes` alone. What was seen is printed as one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -299,6 +300,39 @@ def to_go_of(output):
     return found
 
 
+def several_processes():
+    """A group that is shared by all processes: its steps are compared with one another."""
+    from accelerate.utils import gather_object
+
+    trainer = dense_trainer(
+        policy(),
+        REWARDS,
+        args=settings(
+            max_steps=1,
+            per_device_train_batch_size=3,
+            gradient_accumulation_steps=1,
+            num_generations=6,
+            ddp_backend="gloo",
+        ),
+        processing_class=TOKENIZER,
+        train_dataset=data(True),
+    )
+    trainer, seen = watched(trainer)
+    trainer.train()
+    own = seen[0][0]
+    names = ("completion_ids", "completion_mask", "prompt_ids", "advantages")
+    lines = [[own[name][i].tolist() for name in names] for i in range(len(own["advantages"]))]
+    lines = gather_object(lines)
+    longest = max(len(line[0]) for line in lines)
+    # The processes pad to the longest of their own.
+    padded = [[part + [0] * (longest - len(part)) for part in (a, b, d)] for a, b, _, d in lines]
+    ids, mask, ours = (torch.tensor([line[k] for line in padded]) for k in range(3))
+    expected = by_hand(ids, mask, [torch.tensor(line[2]) for line in lines])
+    worst = ((ours - expected) * mask).abs().max().item()
+    groups = len({tuple(t for t in line[2] if t != TOKENIZER.pad_token_id) for line in lines})
+    return {"worst": worst, "lines": len(lines), "groups": groups, "most": ours.abs().max().item()}
+
+
 def refused():
     """What settings that make one number of a response are told."""
     told = []
@@ -325,6 +359,11 @@ def refused():
 def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    if "RANK" in os.environ:
+        told = several_processes()
+        if os.environ["RANK"] == "0":
+            print("TOLD " + json.dumps(told))
+        return
     told = {
         "version": __version__,
         "conversational": plain(True),

@@ -170,7 +170,9 @@ def test_a_client_that_stops_talking_holds_nobody_up():
         with socket.create_connection((host, int(port)), timeout=10) as short:
             short.sendall(b"POST /get_reward HTTP/1.1\r\nContent-Length: 50\r\n\r\n{")
             short.shutdown(socket.SHUT_WR)
-            assert b" 400 " in short.recv(1000).partition(b"\r\n")[0]
+            told = b"".join(iter(lambda: short.recv(1000), b""))
+            assert told.startswith(b"HTTP/1.1 400 ")
+            assert told.endswith(b'{"error": "1 bytes came of 50"}')
 
 
 def test_no_client_sees_a_traceback(server, caplog):
@@ -210,8 +212,82 @@ def test_one_request_is_scored_at_a_time_and_too_many_are_told_to_come_back():
         free.set()
         for thread in threads:
             thread.join()
+        # Their places are free again.
+        assert [ask(server, body)[0] for _ in range(3)] == [200] * 3
     assert sorted(told) == [200, 200, 503, 503, 503]
     assert max(most) == 1
+
+
+def test_requests_that_gather_are_scored_in_one_batch_and_fail_alone():
+    begun, free, sizes = threading.Event(), threading.Event(), []
+
+    class Slow(ScriptedScorer):
+        def score(self, trajectories):
+            sizes.append(len(trajectories))
+            begun.set()
+            free.wait(20)
+            return super().score(trajectories)
+
+    def value(problem, steps):
+        if steps[-1] == "explode":
+            raise RuntimeError("broken")
+        return None if steps[-1] == "long" else len(steps[-1]) / 100
+
+    slow = QueryRewards(rewards=StepRewards(scorer=Slow(value), how="min"))
+    with serve(slow, port=0) as server:
+        told = {}
+
+        def go(text):
+            told[text] = ask(server, {"query": ["a" + text, "ab"], "prompts": ["a", "a"]})[:2]
+
+        texts = ["first", "x", "xx", "long", "explode", "xxx"]
+        threads = [threading.Thread(target=go, args=(text,)) for text in texts]
+        threads[0].start()
+        assert begun.wait(20)
+        for thread in threads[1:]:
+            thread.start()
+        handler = server._http.RequestHandlerClass
+        end = time.monotonic() + 20
+        while len(handler.together._waiting) < 5 and time.monotonic() < end:
+            time.sleep(0.01)
+        free.set()
+        for thread in threads:
+            thread.join()
+    # The first; the five together, of which one breaks; each of them by itself.
+    assert sizes == [2, 10, 2, 2, 2, 2, 2]
+    rewards = {text: (status, answer.get("rewards")) for text, (status, answer) in told.items()}
+    assert rewards == {
+        "first": (200, [0.05, 0.01]),
+        "x": (200, [0.01, 0.01]),
+        "xx": (200, [0.02, 0.01]),
+        "xxx": (200, [0.03, 0.01]),
+        "long": (422, None),
+        "explode": (500, None),
+    }
+    assert "gives no score" in told["long"][1]["error"]
+
+
+def test_a_client_that_hangs_up_is_no_trace_on_the_terminal(capfd):
+    free, scored = threading.Event(), threading.Event()
+
+    class Slow(ScriptedScorer):
+        def score(self, trajectories):
+            free.wait(20)
+            scored.set()
+            return super().score(trajectories)
+
+    slow = QueryRewards(rewards=StepRewards(scorer=Slow(lambda *_: 0.5), how="min"))
+    with serve(slow, port=0) as server:
+        host, _, port = server.url.removeprefix("http://").partition("/")[0].partition(":")
+        body = json.dumps({"query": ["ab"], "prompts": ["a"]}).encode()
+        with socket.create_connection((host, int(port)), timeout=10) as hasty:
+            hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            head = f"POST /get_reward HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+            hasty.sendall(head.encode() + body)
+        free.set()
+        assert scored.wait(20)
+        assert ask(server, {"query": ["ab"], "prompts": ["a"]})[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_is_closed_leaves_its_port(server):

@@ -91,22 +91,90 @@ class QueryRewards:
         return text
 
 
+class _Asked:
+    """Queries of one request, and what became of them.
+
+    Args:
+        queries: [N].
+        prompts: [N].
+    """
+
+    def __init__(self, queries: Sequence[str], prompts: Sequence[str]):
+        self.queries, self.prompts = queries, prompts
+        self.answer: dict[str, Any] | None = None
+        self.error: Exception | None = None
+
+
+class _Together:
+    """Requests from many threads, scored together: OpenRLHF sends each completion by itself.
+
+    One thread scores at a time. Who comes meanwhile waits, and the first of them then scores all
+    that have gathered, in one batch.
+
+    Args:
+        queries: how they are scored.
+    """
+
+    def __init__(self, queries: QueryRewards):
+        self._queries = queries
+        self._turn, self._list = threading.Lock(), threading.Lock()
+        self._waiting: list[_Asked] = []
+
+    def answer(self, queries: Sequence[str], prompts: Sequence[str]) -> dict[str, Any]:
+        """See `QueryRewards.answer`."""
+        own = _Asked(queries, prompts)
+        with self._list:
+            self._waiting.append(own)
+        with self._turn:
+            if own.answer is None and own.error is None:
+                with self._list:
+                    gathered, self._waiting = self._waiting, []
+                self._score(gathered)
+        if own.answer is None:
+            raise own.error or AssertionError("a request is answered or refused")
+        return own.answer
+
+    def _score(self, gathered: Sequence[_Asked]) -> None:
+        """Score requests together, or each by itself where one of them cannot be."""
+        try:
+            told = self._queries.answer(
+                [q for one in gathered for q in one.queries],
+                [p for one in gathered for p in one.prompts],
+            )
+        except Exception as error:
+            # Each thread raises its own.
+            if len(gathered) == 1 or isinstance(error, BackendError):
+                for one in gathered:
+                    one.error = error
+            else:
+                for one in gathered:
+                    self._score([one])
+            return
+        begin = 0
+        for one in gathered:
+            part = slice(begin, begin := begin + len(one.queries))
+            one.answer = {
+                "rewards": told["rewards"][part],
+                "scores": told["scores"][part],
+                "extra_logs": {name: v[part] for name, v in told["extra_logs"].items()},
+            }
+
+
 RewardFunction = Callable[[Sequence[str], Sequence[str], Sequence[Any]], dict[str, Any]]
 
 
 def reward_func(queries: QueryRewards) -> RewardFunction:
     """The function that a ``.py`` file for ``--reward.remote_url`` defines, tensors out.
 
-    OpenRLHF calls it from many threads; one at a time scores.
+    OpenRLHF calls it from many threads; what gathers meanwhile is scored in one batch.
     """
-    lock = threading.Lock()
+    together = _Together(queries)
 
     def answer(asked: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> Any:
         import torch
 
         del labels
-        with lock:
-            told = queries.answer(asked, prompts)
+        told = together.answer(asked, prompts)
         logs = {name: torch.tensor(values) for name, values in told["extra_logs"].items()}
         rewards = torch.tensor(told["rewards"])
         return {"rewards": rewards, "scores": rewards, "extra_logs": logs}
@@ -176,7 +244,8 @@ def serve(
 ) -> RewardServer:
     """Serve rewards at ``POST /get_reward``; ``GET /health`` tells that it is there.
 
-    One request is scored at a time. The server asks for no key: whoever reaches the port may ask.
+    Requests that gather while the scorer is busy are scored in one batch. The server asks for no
+    key: whoever reaches the port may ask.
 
     Args:
         queries: how they are scored.
@@ -193,11 +262,19 @@ def serve(
 
     Handler.queries, Handler.limits = queries, limits or ServerLimits()
     Handler.timeout = Handler.limits.seconds
-    Handler.lock = threading.Lock()
+    Handler.together = _Together(queries)
     Handler.places = threading.BoundedSemaphore(Handler.limits.waiting)
-    http = ThreadingHTTPServer((host, port), Handler)
-    http.daemon_threads = True
-    return RewardServer(http)
+    return RewardServer(_Server((host, port), Handler))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A trainer sends a whole batch's requests at once.
+    request_queue_size = 1024
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Such as a client that hangs up before it has its answer.
+        logger.info("a request of %s broke off", client_address, exc_info=True)
 
 
 class _Refused(Exception):
@@ -216,7 +293,7 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     queries: QueryRewards
     limits: ServerLimits
-    lock: threading.Lock
+    together: _Together
     places: threading.BoundedSemaphore
     protocol_version = "HTTP/1.1"
 
@@ -255,8 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.places.acquire(blocking=False):
             raise _Refused(503, f"{self.limits.waiting} requests are waiting; come back later")
         try:
-            with self.lock:
-                return self.queries.answer(queries, prompts)
+            return self.together.answer(queries, prompts)
         except ScoringError as error:
             raise _Refused(422, str(error)) from None
         except BackendError as error:

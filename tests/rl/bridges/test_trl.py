@@ -193,7 +193,7 @@ def test_one_steps_score_changes_the_tokens_up_to_its_end_alone(seen):
 def test_other_rewards_are_added_as_trl_has_them(seen):
     outcome = seen["with_outcome"]
     assert outcome["unjudged"] == 3
-    assert {0.0, 1.0} <= set(outcome["given"])
+    assert max(outcome["expected"]) > 0.5
     assert outcome["off"] < 1e-6
     assert outcome["joined"] < 1e-5
 

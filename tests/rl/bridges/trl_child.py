@@ -80,10 +80,10 @@ BEFORE, AFTER = "<|problem|>", "<|solution|>"
 REWARDS = StepRewards(scorer=PRM, how="min", split="line")
 
 
-def right(completions, answer, **_):
-    """An outcome reward that does not judge each fifth completion."""
-    said = [c[0]["content"].rpartition("The answer is ")[2].split(".")[0] for c in completions]
-    return [None if i % 5 == 4 else float(s == answer[i]) for i, s in enumerate(said)]
+def outcome(completions, **_):
+    """A reward that differs within groups, and does not judge each fifth completion."""
+    lengths = [len(one[0]["content"]) for one in completions]
+    return [None if i % 5 == 4 else float(n % 2) for i, n in enumerate(lengths)]
 
 
 def plain(conversational):
@@ -255,26 +255,25 @@ def with_outcome():
             args=settings(reward_weights=[2.0], scale_rewards="none"),
             processing_class=TOKENIZER,
             train_dataset=data(True),
-            reward_funcs=right,
+            reward_funcs=outcome,
             advantages=advantages,
         )
         trainer.model.train()
         rows = [trainer.train_dataset[i // GROUP] for i in range(N_PROMPTS * GROUP)]
         torch.manual_seed(7)
         both.append(trainer._generate_and_score_completions([dict(row) for row in rows]))
-    outcome, mask = both[1]["advantages"], both[1]["completion_mask"]
+    of_outcome, mask = both[1]["advantages"], both[1]["completion_mask"]
     texts = [TOKENIZER.decode(i, skip_special_tokens=True) for i in both[1]["completion_ids"]]
-    answers = [row["answer"] for row in rows]
-    given = right([[{"content": t}] for t in texts], answers)
+    given = outcome([[{"content": t}] for t in texts])
     expected = []
     for i, one in enumerate(given):
         begin = i // GROUP * GROUP
         known = [2 * g for g in given[begin : begin + GROUP] if g is not None]
         expected.append(0.0 if one is None else 2 * one - sum(known) / len(known))
-    off = (outcome - torch.tensor(expected)[:, None] * mask).abs().max().item()
+    off = (of_outcome - torch.tensor(expected)[:, None] * mask).abs().max().item()
     process = to_go_of(both[0])
-    joined = (both[0]["advantages"] - outcome - process).abs().max().item()
-    return {"off": off, "joined": joined, "unjudged": given.count(None), "given": given}
+    joined = (both[0]["advantages"] - of_outcome - process).abs().max().item()
+    return {"off": off, "joined": joined, "unjudged": given.count(None), "expected": expected}
 
 
 def to_go_of(output):
@@ -349,7 +348,7 @@ def refused():
                 args=settings(**given),
                 processing_class=TOKENIZER,
                 train_dataset=data(True),
-                reward_funcs=[right],
+                reward_funcs=[outcome],
             )
         except InvalidSetting as error:
             told.append(str(error))

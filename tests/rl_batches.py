@@ -37,8 +37,20 @@ class Batch(NamedTuple):
             tokens=pad(self.tokens, (0, tokens), value=NAN),
         )
 
+    def without_data(self):
+        """Shapes alone: whatever would wait for a device to know a number fails."""
+        return Batch(*(part.to("meta") for part in self))
+
     def permuted(self, order):
         return Batch(*(part[order] for part in self))
+
+
+def plain():
+    """Two problems, two responses each."""
+    ends = torch.tensor([[0, 2, 4], [1, 1, -1], [4, -1, -1], [-1, -1, -1]])
+    mask = torch.tensor([[True] * 5, [True, False, True, False, False], [True] * 5, [False] * 5])
+    numbers = torch.arange(20.0).reshape(4, 5).cos()
+    return Batch(mask, ends, torch.tensor([2, 9, 2, 9]), numbers[:, :3], numbers, numbers[:, 4])
 
 
 numbers = st.floats(-4, 4, allow_nan=False).map(lambda x: round(x, 3))

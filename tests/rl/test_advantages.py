@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prmkit.errors import UnknownName
 from prmkit.rl import advantages, returns, rewards
-from rl_batches import NAN, Batch, batches, same
+from rl_batches import NAN, Batch, batches, plain, same
 
 
 def tensor(*values):
@@ -111,6 +111,12 @@ def test_prime_has_a_baseline_for_each_source(batch, gamma):
                 after = batch.tokens[i, t].item() - statistics.fmean(means) + gamma * after
             expected[t] = 1.5 * after + 0.5 * result
         same(found[i], expected)
+
+
+def test_prime_without_any_reward_is_no_nan():
+    mask, group = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
+    found = advantages.prime(torch.zeros(2, 3), torch.tensor([True, False]), group, mask)
+    assert found.tolist() == [[1, 1, 1], [-1, -1, -1]]
 
 
 def test_beta_cancels_where_prime_is_scaled():
@@ -323,7 +329,11 @@ def test_a_factor(name, batch, factor):
     torch.testing.assert_close(EVERY[name](scaled), expected, rtol=5e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["grpo", "grpo batch", "grpo_process", "rloo", "rloo_process"])
+UNEQUAL = ("pure", "reinforce", "ppo", "reinforce_plus_plus")
+"""Lengths, values and places in the response play a part in these."""
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in UNEQUAL])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
 def test_equal_rewards_are_exactly_no_advantage(name, kind):
     """0.1 has no exact mean: nothing may be left to be divided by a deviation of nothing."""
@@ -351,3 +361,8 @@ def test_advantages_are_constants():
         advantages.pure(tokens, torch.arange(3).expand(2, 3), group, mask, correct=earned),
     ):
         assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_waits_for_the_device(name):
+    assert EVERY[name](plain().without_data()).device.type == "meta"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prmkit.rl import returns
-from rl_batches import NAN, batches, same, step_of_token
+from rl_batches import NAN, batches, plain, same, step_of_token
 
 
 def test_reward_to_go_by_hand():
@@ -130,3 +130,8 @@ def test_half_precision_is_widened_and_no_token_is_no_error():
     assert returns.reward_to_go(none, none.bool()).shape == (2, 0)
     assert returns.gae(none, none, none.bool())[0].shape == (2, 0)
     assert returns.min_to_go(none, none.long()).shape == (2, 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_waits_for_the_device(name):
+    assert EVERY[name](plain().without_data()).device.type == "meta"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prmkit.aggregate import softmin
 from prmkit.rl import rewards
 from prmkit.rl.returns import min_to_go, reward_to_go, spread
-from rl_batches import NAN, Batch, batches, numbers, same, step_of_token
+from rl_batches import NAN, Batch, batches, numbers, plain, same, step_of_token
 
 # Three steps, one step, none.
 ENDS = torch.tensor([[1, 3, 4], [2, -1, -1], [-1, -1, -1]])
@@ -327,3 +327,8 @@ def test_spread_of_implicit_steps_agrees_with_tokens(batch, beta):
     for i, (own, ends, _) in enumerate(batch.rows()):
         for k in range(len(ends)):
             same(steps[i, k], sum(tokens[i, t].item() for t in own if step_of_token(ends, t) == k))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_waits_for_the_device(name):
+    assert EVERY[name](plain().without_data()).device.type == "meta"

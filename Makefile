@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VLLM := .venv-vllm
 TRL := .venv-trl
+VERL := .venv-verl
 ITS := .venv-its
 CODE := src tests scripts $(wildcard benchmarks recipes)
 
-.PHONY: demo test test-slow test-gpu test-server trl its check bench docs format weights clean
+.PHONY: demo test test-slow test-gpu test-server test-bridges trl verl its check bench docs format weights clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
@@ -42,11 +43,25 @@ $(VLLM)/.ready:
 test-server: $(READY) $(VLLM)/.ready   ## against real servers on this CPU (several minutes)
 	PRMKIT_VLLM=$(CURDIR)/$(VLLM)/bin/vllm $(BIN)/python -m pytest -q -m server
 
-# TRL too, which brings its own versions: training is measured against it.
-trl:                    ## TRL in an environment of its own, for benchmarks/training_speed.py
+# TRL too, which brings its own versions: training is measured against it. Its GRPOTrainer needs
+# requests, which it does not name.
+trl:                    ## TRL in an environment of its own: training_speed.py and test-bridges
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/pip install --quiet --progress-bar off torch==2.13.0
-	$(TRL)/bin/pip install --quiet --progress-bar off trl==1.13.0 transformers==5.24.0
+	$(TRL)/bin/pip install --quiet --progress-bar off trl==1.13.0 transformers==5.24.0 requests
+
+# verl and OpenRLHF name what their engines need; here they run on a CPU with what rewards need.
+verl:                   ## verl and OpenRLHF in an environment of their own, for test-bridges
+	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/pip install --quiet --progress-bar off torch==2.13.0
+	$(VERL)/bin/pip install --quiet --progress-bar off transformers==5.24.0 tensordict==0.10.0 \
+	  'ray>=2.60' datasets peft hydra-core codetiming dill pandas torchdata pylatexenc cachetools \
+	  aiohttp fastapi uvicorn tensorboard
+	$(VERL)/bin/pip install --quiet --progress-bar off --no-deps verl==0.9.1 openrlhf==0.11.2
+
+test-bridges: $(READY) trl verl   ## against the real TRL, verl and OpenRLHF
+	PRMKIT_TRL=$(CURDIR)/$(TRL)/bin/python PRMKIT_VERL=$(CURDIR)/$(VERL)/bin/python \
+	  $(BIN)/python -m pytest -q -m bridges
 
 # its_hub beside prmkit's own packages: searches are measured against it.
 its: $(READY)           ## its_hub in an environment of its own, for benchmarks/its_hub_peer.py

@@ -21,6 +21,7 @@
     ├── NothingToMeasure (ValueError)  a mean over no item
     ├── LawBroken (AssertionError)  an implementation breaks a law of its interface
     └── MissingDependency (ImportError)  an optional package is absent; names the install command
+        └── MissingTrainer  another trainer, which prmkit works with and does not bring
 
 A message says what was given, what was expected and what to do.
 """
@@ -184,6 +185,16 @@ class MissingDependency(PrmkitError, ImportError):
         return (
             f"{self.purpose} needs the package {self.package!r}, which is not installed. "
             f"Install it with: pip install 'prmkit[{self.extra}]'"
+        )
+
+
+class MissingTrainer(MissingDependency):
+    """A trainer that prmkit has a bridge to is not installed."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.purpose} needs the package {self.package!r}, which is not installed and which "
+            f"no extra of prmkit brings. Install it with: pip install '{self.package}'"
         )
 
 

@@ -11,7 +11,7 @@ from prmkit.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 COMMANDS = (
-    "quickstart", "score", "evaluate", "evaluate-search", "compare", "search", "sample", "label",
+    "quickstart", "score", "evaluate", "evaluate-search", "compare", "search", "rl", "sample", "label",
     "merge", "recut", "train", "convert", "calibrate", "models", "convert-model", "doctor",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from prmkit.errors import PrmkitError
 app = App(
     name="prm",
     version=__version__,
-    help="Process reward models: label steps, train, score, evaluate, search.",
+    help="Process reward models: label steps, train, score, evaluate, search, reinforce.",
     help_epilogue=(
         "Exit codes: 0 done; 1 an error, told on standard error; 2 wrong usage; 3 done, but some "
         "rows were skipped or solutions not scored; 130 interrupted. An interrupted command goes "
@@ -32,6 +32,7 @@ for _name, _help in {
     "evaluate-search": "Compare searches at equal cost (also: prm evaluate search).",
     "compare": "Set evaluations side by side, with paired differences and tests.",
     "search": "Search solutions of problems, guided by step scores, within a budget.",
+    "rl": "Teach a policy by verified outcomes and step scores.",
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by rollouts.",
     "merge": "Merge ratings that several annotators gave, and tell how they agree.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prmkit.records import Semantics
 from prmkit.rl import advantages, returns, rewards
-from prmkit.rl.batch import Batch
-from prmkit.rl.settings import Algorithm, RewardSettings, UpdateSettings
+from prmkit.rl.batch import Batch, batch_of
+from prmkit.rl.rollouts import Rollout
+from prmkit.rl.settings import SCORED, Algorithm, RewardSettings, UpdateSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +42,17 @@ def step_rewards(
         found = rewards.dense(scores, ends)
     if settings.length_power:
         found = rewards.length_normalised(found, ends, settings.length_power)
+    return found
+
+
+def earned(
+    rollouts: Sequence[Rollout], settings: RewardSettings, semantics: Semantics | None = None
+) -> list[float] | None:
+    """What the steps of each response earn in all; None where scores do not count."""
+    if settings.reward not in SCORED or not rollouts:
+        return None
+    batch = batch_of(rollouts, [0] * len(rollouts))
+    found: list[float] = step_rewards(batch, settings, semantics).sum(1).tolist()
     return found
 
 

@@ -14,7 +14,12 @@ RUN = 8
 """Tokens that must come again in one order to count as repeated."""
 
 
-def measure(rollouts: Sequence[Rollout], *, aggregation: Aggregation = "min") -> dict[str, float]:
+def measure(
+    rollouts: Sequence[Rollout],
+    *,
+    aggregation: Aggregation = "min",
+    earned: Sequence[float] | None = None,
+) -> dict[str, float]:
     """The figures of one batch, as in a row of ``metrics.jsonl``; what does not apply is absent.
 
     known          share of the responses of which it is known whether they are right
@@ -39,9 +44,13 @@ def measure(rollouts: Sequence[Rollout], *, aggregation: Aggregation = "min") ->
     Args:
         rollouts: of a batch.
         aggregation: step scores to one number.
+        earned: of each response the number that its scores come to, in the place of an
+            aggregation: what the policy is paid. A monitor must watch what is paid, since that is
+            what a policy that fools its judge raises.
 
     Raises:
         InvalidRecord: if the aggregation makes no sense for these scores.
+        ValueError: if there are not as many numbers as responses.
     """
     if not rollouts:
         return {}
@@ -50,7 +59,7 @@ def measure(rollouts: Sequence[Rollout], *, aggregation: Aggregation = "min") ->
     figures = {"known": len(known) / n}
     if known:
         figures["accuracy"] = sum(known) / len(known)
-    figures |= _of_scores(rollouts, aggregation)
+    figures |= _of_scores(rollouts, aggregation, earned)
     figures["steps"] = sum(len(r.trajectory.steps) for r in rollouts) / n
     figures["length"] = sum(len(r.ids) for r in rollouts) / n
     figures["repetition"] = sum(_repetition(r) for r in rollouts) / n
@@ -58,18 +67,26 @@ def measure(rollouts: Sequence[Rollout], *, aggregation: Aggregation = "min") ->
     return figures
 
 
-def _of_scores(rollouts: Sequence[Rollout], aggregation: Aggregation) -> dict[str, float]:
-    asked = [r for r in rollouts if r.scores is not None]
-    if not asked:
+def _of_scores(
+    rollouts: Sequence[Rollout], aggregation: Aggregation, earned: Sequence[float] | None
+) -> dict[str, float]:
+    n_asked = sum(r.scores is not None for r in rollouts)
+    if not n_asked:
         return {}
-    scored = [(r, r.scores) for r in asked if isinstance(r.scores, StepScores) and r.scores.values]
-    figures = {"unscored": 1 - len(scored) / len(asked)}
-    if not scored:
+    numbers = [None] * len(rollouts) if earned is None else earned
+    told = [
+        (r, r.scores, aggregate_scores(r.scores, aggregation) if number is None else number)
+        for r, number in zip(rollouts, numbers, strict=True)
+        if isinstance(r.scores, StepScores) and r.scores.values
+    ]
+    figures = {"unscored": 1 - len(told) / n_asked}
+    if not told:
         return figures
-    overall = [aggregate_scores(scores, aggregation) for _, scores in scored]
+    scored = [(r, scores) for r, scores, _ in told]
+    overall = [number for _, _, number in told]
     figures["prm"] = sum(overall) / len(overall)
-    told = [(r, x) for (r, _), x in zip(scored, overall, strict=True)]
-    figures |= _of_pairs([(r, x) for r, x in told if r.trajectory.correct is not None])
+    known = [(r, number) for r, _, number in told if r.trajectory.correct is not None]
+    figures |= _of_pairs(known)
     several = [scores.values for _, scores in scored if len(scores.values) > 1]
     if several:
         at_last = [(values[-1] == min(values)) / values.count(min(values)) for values in several]

@@ -27,6 +27,7 @@ from prmkit.policies.sampling import Judge
 from prmkit.records import Problem
 from prmkit.rl import saving
 from prmkit.rl.batch import batch_of
+from prmkit.rl.credit import earned
 from prmkit.rl.monitors import MonitorSettings, Watch, measure
 from prmkit.rl.parts import Parts, assemble
 from prmkit.rl.rollouts import Drawing, Rollout, roll_out
@@ -227,12 +228,17 @@ class Loop:
         self._parts.voice.take(self._parts.policy.model)
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
         self._told["seconds"] += time.perf_counter() - begun
+        rewards = self._plan.rewards
+        # Pairs go by scores; what is paid for there is not a sum over steps.
+        by_pairs = self._plan.run.algorithm in PREFERENCES
+        kind = None if self._scorer is None else self._scorer.semantics
+        paid = None if by_pairs else earned(rollouts, rewards, kind)
         row: Row = {
             "step": step,
             "problems": self._plan.rollouts.problems,
             "samples": self._plan.rollouts.samples,
             **self._told,
-            **measure(rollouts, aggregation=self._plan.rewards.aggregate),
+            **measure(rollouts, aggregation=rewards.aggregate, earned=paid),
             **figures,
         }
         row["alarms"] = [alarm._asdict() for alarm in self._watch.seen(step, row)]

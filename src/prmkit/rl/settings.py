@@ -66,7 +66,8 @@ class RewardSettings:
         length_power: rewards are divided by the number of steps to this power.
         consensus: steps earn only where score and outcome agree.
         eta: of prl.
-        aggregate: step scores to one number, for the monitors and for pairs of responses.
+        aggregate: step scores to one number, for pairs of responses, and for the monitors where
+            scores earn nothing; else they watch what scores earn.
         margin: of pairs: the least difference of values.
         pair_beta: of pairs: β of their log-ratios to the reference.
     """

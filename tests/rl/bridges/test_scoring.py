@@ -15,8 +15,9 @@ from prmkit.errors import (
     UnknownName,
 )
 from prmkit.records import StepScores, Unscored
-from prmkit.rl.bridges.placing import Row, places, row, token_advantages, written
+from prmkit.rl.bridges.placing import Row, row, token_advantages
 from prmkit.rl.bridges.scoring import Scored, StepRewards, of_trainer
+from prmkit.rl.placing import places, written
 from prmkit.scorers.scripted import ScriptedScorer
 
 

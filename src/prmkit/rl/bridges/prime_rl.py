@@ -18,8 +18,9 @@ from typing import Any
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord, ScoringError
-from prmkit.rl.bridges.placing import Row, TokenAdvantages, places, token_advantages, written
+from prmkit.rl.bridges.placing import Row, TokenAdvantages, token_advantages
 from prmkit.rl.bridges.scoring import StepRewards, of_trainer
+from prmkit.rl.placing import places, written
 
 PACKAGE = "prime-rl @ git+https://github.com/PrimeIntellect-ai/prime-rl"
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidSetting, ScoringError
-from prmkit.rl.bridges.placing import Row, TokenAdvantages, row, token_advantages, written
+from prmkit.rl.bridges.placing import Row, TokenAdvantages, row, token_advantages
 from prmkit.rl.bridges.scoring import Scored, StepRewards, Talk, of_trainer
+from prmkit.rl.placing import written
 
 if TYPE_CHECKING:
     from torch import Tensor

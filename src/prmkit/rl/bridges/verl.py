@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord, InvalidSetting
-from prmkit.rl.bridges.placing import Row, row, written
+from prmkit.rl.bridges.placing import Row, row
 from prmkit.rl.bridges.scoring import Scored, StepRewards, Talk, of_trainer
+from prmkit.rl.placing import written
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,347 @@
+"""``prm rl``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from prmkit.aggregate import Aggregation as Aggregation
+from prmkit.checkpoints import fingerprint
+from prmkit.cli.console import DONE, bars, figures, out, print_json, say
+from prmkit.cli.names import distinct_problems, judge, known_name, model_folder, open_scorer
+from prmkit.embedded.world import Split, problems
+from prmkit.errors import InvalidSetting, NothingToMeasure
+from prmkit.formats.files import read_records
+from prmkit.ledger import run_folder
+from prmkit.records import Problem
+from prmkit.report.rl import write_rl
+from prmkit.rl.curves import curves
+from prmkit.rl.monitors import MonitorSettings
+from prmkit.rl.settings import (
+    PREFERENCES,
+    SCORED,
+    ImplicitSettings,
+    RewardSettings,
+    RLSettings,
+    RolloutSettings,
+    UpdateSettings,
+)
+from prmkit.rl.settings import Algorithm as Algorithm
+from prmkit.rl.settings import Average as Average
+from prmkit.rl.settings import Forward as Forward
+from prmkit.rl.settings import KlKind as KlKind
+from prmkit.rl.settings import Process as Process
+from prmkit.scorers.settings import ModelSettings, OnSeparator
+from prmkit.settings import at_least
+from prmkit.training.settings import Curves, WatchSettings
+
+if TYPE_CHECKING:
+    from prmkit.rl.loop import Plan, RLResult
+    from prmkit.scorers.base import Scorer
+
+HELD_OUT = 100
+"""Problems of the embedded world that an evaluation has."""
+
+
+# The types of inherited options are looked up by their names in this module.
+@dataclass(frozen=True, kw_only=True)
+class _Run(RLSettings):
+    __doc__ = RLSettings.__doc__
+    policy: str = "embedded/policy"
+    out: Annotated[Path, Parameter(alias="-o")] = Path("runs/rl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rewards(RewardSettings):
+    __doc__ = RewardSettings.__doc__
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Implicit(ImplicitSettings):
+    __doc__ = ImplicitSettings.__doc__
+    online: Annotated[bool, Parameter(negative="--frozen")] = True
+
+
+@dataclass(frozen=True)
+class RLTask:
+    """On which problems, and where they come from.
+
+    Attributes:
+        file: problems to practise on, in any format that prm convert reads; by default the
+            embedded world's.
+        eval: problems of evaluations, which are not practised on.
+        world: split of the embedded world, where no file is given: train, test or ood; it is
+            evaluated on 100 of its test problems.
+        limit: problems at most; 0 for all of a file (4,000 of the embedded world's).
+        from_: format of the files; by default what their first rows say.
+        resume: go on with what the run folder holds; --no-resume begins anew.
+        report_to: where live curves go; auto is trackio where it is installed (the extra curves).
+    """
+
+    file: Path | None = None
+    _: KW_ONLY
+    eval: Path | None = None
+    world: Split = "train"
+    limit: int = 0
+    from_: str | None = None
+    resume: Annotated[bool, Parameter(negative="--no-resume")] = True
+    report_to: Curves = "auto"
+
+    def __post_init__(self) -> None:
+        at_least(0, limit=self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLModel:
+    """Which reward model scores steps; it runs on the policy's device.
+
+    Attributes:
+        model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm; by
+            default embedded/prm where scores are needed and the policy is the embedded world's.
+            Where scores do not count, they are watched.
+        family: how it reads steps (see prm models); by default what is known of the model.
+        reference: of implicit families: the model that it is compared with, folder or id.
+        scorer_server: instead of this process, a server with the model: vllm=URL or sglang=URL.
+        served_as: the model's name on that server; by default that of its folder.
+        on_separator: text that spells the token where steps end: escape it, or leave the
+            response unscored (error).
+        ensemble: further reward models, whose scores are put together with the first one's.
+        together: how: mean, or min, which is harder to please.
+    """
+
+    model: str | None = None
+    family: str | None = None
+    reference: str | None = None
+    scorer_server: str | None = None
+    served_as: str | None = None
+    on_separator: OnSeparator = "escape"
+    ensemble: tuple[str, ...] = ()
+    together: Literal["mean", "min"] = "min"
+
+    def __post_init__(self) -> None:
+        if self.together == "mean" and not self.ensemble:
+            raise InvalidSetting("together has no meaning without an ensemble")
+
+    def check(self) -> None:
+        """Refuse options of a model that is not there.
+
+        Raises:
+            InvalidSetting: if there are some.
+        """
+        if self.model is None and self != RLModel():
+            raise InvalidSetting("options of a reward model have no meaning without one (--model)")
+
+    def open(self, device: str | None) -> Scorer | None:
+        """The scorer, or None where none was named."""
+        if self.model is None:
+            return None
+        first = ModelSettings(
+            model=self.model,
+            family=self.family,
+            reference=self.reference,
+            server=self.scorer_server,
+            served_as=self.served_as,
+            on_separator=self.on_separator,
+            device=None if self.scorer_server else device,
+        )
+        scorer = open_scorer(first)
+        if not self.ensemble:
+            return scorer
+        from prmkit.scorers.ensemble import EnsembleScorer
+
+        others = [open_scorer(ModelSettings(model=one, device=device)) for one in self.ensemble]
+        return EnsembleScorer([scorer, *others], self.together)
+
+
+def rl(
+    task: Annotated[RLTask | None, Parameter(name="*")] = None,
+    *,
+    run: Annotated[_Run | None, Parameter(name="*")] = None,
+    rollouts: Annotated[RolloutSettings | None, Parameter(name="*")] = None,
+    model: Annotated[RLModel | None, Parameter(name="*")] = None,
+    rewards: Annotated[_Rewards | None, Parameter(name="*")] = None,
+    update: Annotated[UpdateSettings | None, Parameter(name="*")] = None,
+    implicit: Annotated[_Implicit | None, Parameter(name="*")] = None,
+    monitors: MonitorSettings | None = None,
+    json: bool = False,
+) -> int:
+    """Teach a policy by verified outcomes, step scores, or both, and watch that it is not fooled.
+
+    Interrupted, it goes on from its last checkpoint when it is given again.
+
+    Args:
+        monitors: when an alarm is raised.
+        json: print the last row of metrics.jsonl as JSON.
+    """
+    task, model = task or RLTask(), model or RLModel()
+    run, rewards = _by_default(run or _Run(), rewards)
+    rollouts = _for_world(task, rollouts or RolloutSettings())
+    if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
+        model = replace(model, model="embedded/prm")
+    model.check()
+    from prmkit.rl.loop import Plan
+
+    own = implicit or _Implicit()
+    if own.prm is not None:
+        own = replace(own, prm=str(model_folder(own.prm)))
+    folder = model_folder(run.policy)
+    plan = Plan(
+        run=replace(run, policy=str(folder)),
+        rollouts=rollouts,
+        rewards=rewards,
+        update=update or UpdateSettings(),
+        implicit=own,
+        monitors=monitors or MonitorSettings(),
+    )
+    plan.check(model.model is not None)
+    watch = WatchSettings(report_to=task.report_to)
+    watch.curves()
+    practised, held_out = _problems(task)
+    described = _described(plan, model, practised, held_out)
+    scorer = model.open(run.device)
+    if not json and task.report_to == "auto" and not watch.curves():
+        say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
+    with run_folder(run.out, described, resume=task.resume):
+        result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
+    write_rl(run.out / "report.html", run.out, title=_title(plan))
+    _tell(result, json)
+    return DONE
+
+
+def _taught(
+    plan: Plan,
+    practised: list[Problem],
+    held_out: list[Problem],
+    scorer: Scorer | None,
+    watch: WatchSettings,
+    described: dict[str, Any],
+    *,
+    quiet: bool,
+) -> RLResult:
+    from prmkit.rl.loop import train_policy
+
+    folder = plan.run.out
+
+    def told(row: dict[str, Any]) -> None:
+        draw(row)
+        shown = [
+            f"{name} {row[key]:.3f}"
+            for name, key in (("right", "accuracy"), ("prm", "prm"), ("kl", "kl"))
+            if key in row
+        ]
+        progress("rl", row["step"], plan.run.steps, "  ".join(shown))
+        for alarm in row.get("alarms", ()):
+            say(f"alarm at step {row['step']}: {alarm['message']}")
+        if row["step"] and row["step"] % plan.run.save_every == 0:
+            write_rl(folder / "report.html", folder, title=_title(plan))
+
+    # Trackers greet on standard output, which is for results.
+    with (
+        bars(quiet=quiet) as progress,
+        redirect_stdout(sys.stderr),
+        curves(watch, folder, described) as draw,
+    ):
+        return train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out, on_row=told)
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.run.algorithm} of {Path(plan.run.policy).name}"
+
+
+def _by_default(run: _Run, rewards: _Rewards | None) -> tuple[_Run, _Rewards]:
+    """The reward that an algorithm is about, where none is given."""
+    if rewards is None or rewards.reward == "none":
+        if run.algorithm == "prime":
+            return run, replace(rewards or _Rewards(), reward="implicit")
+        if run.algorithm in PREFERENCES:
+            return run, replace(rewards or _Rewards(), reward="score")
+    return run, rewards or _Rewards()
+
+
+def _for_world(task: RLTask, settings: RolloutSettings) -> RolloutSettings:
+    """Solutions of the embedded world are lines, and short."""
+    if task.file is None:
+        changed: dict[str, Any] = {}
+        if settings.split == RolloutSettings.split:
+            changed["split"] = "line"
+        if settings.max_new_tokens == RolloutSettings.max_new_tokens:
+            changed["max_new_tokens"] = 200
+        return replace(settings, **changed)
+    return settings
+
+
+def _problems(task: RLTask) -> tuple[list[Problem], list[Problem]]:
+    """What is practised on, and what is held out."""
+    if task.file is None:
+        practised = list(problems(task.world, task.limit or 4000))
+    else:
+        found = distinct_problems(read_records(task.file, task.from_), task.file)
+        practised = found[: task.limit] if task.limit else found
+        if not practised:
+            raise NothingToMeasure(f"{task.file} holds no problem")
+    if task.eval is None:
+        # Far away from those that are practised on where they are of the same split.
+        return practised, list(problems("test", HELD_OUT, 60_000)) if task.file is None else []
+    held_out = distinct_problems(read_records(task.eval, task.from_), task.eval)
+    if not held_out:
+        raise NothingToMeasure(f"{task.eval} holds no problem")
+    known = {problem.text for problem in practised}
+    both = [problem.id for problem in held_out if problem.text in known]
+    if both:
+        raise InvalidSetting(
+            f"{len(both)} problems of {task.eval} are practised on too, such as {both[0]!r}; "
+            "hold them out"
+        )
+    return practised, held_out
+
+
+def _described(
+    plan: Plan, model: RLModel, practised: list[Problem], held_out: list[Problem]
+) -> dict[str, Any]:
+    """What a run's weights depend on."""
+    from prmkit.ledger import seed_for
+
+    told = {k: v for k, v in asdict(plan).items() if k != "run"}
+    run = asdict(plan.run)
+    # A run may be made longer, and saved at other times.
+    for free in ("out", "steps", "save_every"):
+        del run[free]
+    models = [plan.run.policy, *([model.model] if model.model else []), *model.ensemble]
+    if plan.implicit.prm:
+        models.append(plan.implicit.prm)
+    return {
+        **run,
+        **told,
+        "scorer": {k: v for k, v in asdict(model).items() if k != "scorer_server"},
+        "files": [fingerprint(known_name(name)) for name in models],
+        "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",
+        "held_out": f"{len(held_out)}, {seed_for(0, *(p.model_dump_json() for p in held_out)):x}",
+    }
+
+
+def _tell(result: RLResult, json: bool) -> None:
+    last = result.rows[-1]
+    if json:
+        print_json({**last, "out": str(result.out), "policy": str(result.policy)})
+        return
+    evaluated = [row for row in result.rows if "eval_problems" in row]
+    rows: list[tuple[str, Any]] = [
+        ("steps", last["step"]),
+        ("sampled tokens", last["sampled_tokens"]),
+    ]
+    for name, key in (("right, of samples", "eval_accuracy"), ("right, likeliest", "eval_greedy")):
+        if len(evaluated) > 1 and key in evaluated[0]:
+            rows += [
+                (f"{name}: before", round(evaluated[0][key], 4)),
+                (f"{name}: after", round(evaluated[-1][key], 4)),
+            ]
+    alarms = [alarm for row in result.rows for alarm in row.get("alarms", ())]
+    rows.append(("alarms", len(alarms)))
+    out().print(figures("prm rl", rows))
+    say(f"policy: {result.policy}")
+    say(f"report: {result.out / 'report.html'}")

@@ -65,6 +65,7 @@ class _Rewards(RewardSettings):
 class _Implicit(ImplicitSettings):
     __doc__ = ImplicitSettings.__doc__
     online: Annotated[bool, Parameter(negative="--frozen")] = True
+    scaled: Annotated[bool, Parameter(negative="--unscaled")] = True
 
 
 @dataclass(frozen=True)

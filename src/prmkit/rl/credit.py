@@ -67,6 +67,7 @@ class Credit:
         update: γ, λ, and by what GRPO divides.
         semantics: of the scores.
         beta: β of implicit rewards.
+        scaled: see `prmkit.rl.advantages.prime`.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Credit:
         update: UpdateSettings,
         semantics: Semantics | None = None,
         beta: float = 0.05,
+        scaled: bool = True,
     ):
         self._algorithm, self._settings, self._update = algorithm, settings, update
-        self._semantics, self._beta = semantics, beta
+        self._semantics, self._beta, self._scaled = semantics, beta, scaled
 
     def __call__(
         self, batch: Batch, ratios: Tensor | None = None, values: Tensor | None = None
@@ -153,7 +155,13 @@ class Credit:
         if self._algorithm == "prime":
             assert tokens is not None
             return advantages.prime(
-                tokens, batch.correct, group, mask, update.gamma, outcome=weight
+                tokens,
+                batch.correct,
+                group,
+                mask,
+                update.gamma,
+                outcome=weight,
+                scaled=self._scaled,
             )
         changed = self._settings.consensus or self._settings.length_power
         if self._settings.reward == "min" and not changed:

@@ -144,6 +144,11 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         critic = learners["critic"] = Critic(base, machine, **learning)
     assert run.algorithm not in PREFERENCES or scorer is not None
     credit = Credit(
-        run.algorithm, plan.rewards, update, scorer.semantics if scorer else None, implicit.beta
+        run.algorithm,
+        plan.rewards,
+        update,
+        scorer.semantics if scorer else None,
+        implicit.beta,
+        implicit.scaled,
     )
     return Parts(voice, policy, reference, prm, critic, learners, credit, plan)

@@ -179,6 +179,9 @@ class ImplicitSettings:
             double with it as it is afterwards.
         online: whether it learns at all; else it is what `prm` holds, all along.
         prm: folder of the model to begin with; by default the policy's.
+        scaled: of prime: rewards are divided by the largest return of the batch, as its public
+            code does; β cancels then, and a model that knows nothing yet speaks as loud as one
+            that does. Without it they are as they are.
     """
 
     beta: float = 0.05
@@ -187,6 +190,7 @@ class ImplicitSettings:
     forward: Forward = "single"
     online: bool = True
     prm: str | None = None
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         above(0, beta=self.beta, prm_grad_norm=self.prm_grad_norm)

@@ -46,7 +46,7 @@ from prmkit.splitting import splitter
 RESULTS = Path(__file__).parent / "results" / "rl.json"
 RATE = 3e-4
 """Of policies; 1e-4 and 1e-3 were worse with outcomes alone. PRIME's reward model learns with 5e-4
-and β 0.5, as implicit PRMs do in `training.py`; with 3e-4 and 0.05 it learnt nothing in 20 steps."""
+and β 0.5, as implicit PRMs do in `training.py`; with 3e-4 and 0.05 it learnt nothing."""
 
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "RLOO, outcome": ("rloo", {}),

@@ -187,3 +187,28 @@ def test_ranking_is_a_sum_over_solutions_in_any_order(solutions, rng):
     # Only differences count.
     moved = [[(value + 3, right) for value, right in own] for own in solutions]
     assert of(moved) == pytest.approx(whole, abs=1e-9)
+
+
+def test_promise_and_progress_by_hand():
+    # Two episodes: steps 0-1-2, and step 3 alone. M = (.5, .2, .9, .4), Q̂ = (.6, .6, 1, 0).
+    # Promise: (.01 + .16 + .01 + .16)/2 = .17, with weights (1, 1, 1, .5): .13.
+    # Progress of 1: (-.3 - 0)² = .09, of 2: (.7 - .4)² = .09: (.09 + .09)/2 = .09.
+    values = torch.tensor([0.5, 0.2, 0.9, 0.4], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0.6, 0.6, 1.0, 0.0], dtype=torch.float64)
+    follows, weights = torch.tensor([-1, 0, 1, -1]), torch.tensor([1.0, 1.0, 1.0, 0.5])
+    for beta, expected in ((0.0, 0.13), (1.0, 0.22), (2.0, 0.31)):
+        found = losses.promise_progress(values, targets, follows, weights.double(), beta)
+        assert found.item() == pytest.approx(expected)
+    assert torch.autograd.gradcheck(
+        lambda v: losses.promise_progress(v, targets, follows, weights.double()), values
+    )
+
+
+def test_inverse_rewards_by_hand():
+    # r = (1 - .5 · 2, 0 - .5 · 0) = (0, 0) at γ = .5; at γ = 0 r = (1, 0).
+    now, following = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])
+    expert, weights = torch.tensor([1.0, 0.0]), torch.ones(2)
+    found = losses.inverse_reward(now, following, expert, weights, gamma=0.5)
+    assert found.item() == pytest.approx(2 * math.log(2))
+    found = losses.inverse_reward(now, following, expert, weights, gamma=0.0)
+    assert found.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))

@@ -148,6 +148,51 @@ def direct_preference(better: Tensor, worse: Tensor, beta: float = 0.05) -> Tens
     return pairwise(beta * better, beta * worse)
 
 
+def promise_progress(
+    values: Tensor, targets: Tensor, follows: Tensor, weights: Tensor, beta: float = 1.0
+) -> Tensor:
+    """Steps of agents: how likely success is after each, and what each gained.
+
+        L = Σ_t w_t 1/2 (M_t - Q̂_t)² + β Σ_t w_t 1/2 ((M_t - M_{t-1}) - (Q̂_t - Q̂_{t-1}))²
+
+    Args:
+        values: [N] M, of steps of any episodes.
+        targets: [N] Q̂, see `prmkit.labelling.promise_progress`.
+        follows: [N] where among the N the step before each is; -1 where there is none: such a
+            step has no progress to learn.
+        weights: [N].
+        beta: β, 1 in the paper.
+
+    Reference: Xi et al. 2025, AgentPRM, arXiv:2511.08325, eq. 6, 9 and 10.
+    """
+    values, targets, weights = _wide(values), _wide(targets), _wide(weights)
+    promise = 0.5 * weights * (values - targets) ** 2
+    gained = values - values[follows] - (targets - targets[follows])
+    there = (follows >= 0).to(weights.dtype)
+    return promise.sum() + beta * (0.5 * weights * there * gained**2).sum()
+
+
+def inverse_reward(
+    now: Tensor, following: Tensor, expert: Tensor, weights: Tensor, gamma: float = 1.0
+) -> Tensor:
+    """A promise whose change tells an expert's steps from a learner's: no outcome is needed.
+
+        r(s, a) = Q(s, a) - γ E_{a' ~ π} Q(s', a'),
+        L = - Σ w [ e log σ(r) + (1 - e) log σ(-r) ]
+
+    Args:
+        now: [N] Q(s, a).
+        following: [N] the mean of Q(s', a') over steps that the learner would take next; 0 at an
+            episode's end.
+        expert: [N] 1 for steps of demonstrations, 0 for those of learners so far.
+        weights: [N].
+        gamma: γ.
+
+    Reference: Choudhury 2025, InversePRM, arXiv:2502.10325.
+    """
+    return binary_cross_entropy(_wide(now) - gamma * _wide(following), expert, weights)
+
+
 def pairs_of(targets: Tensor, group: Tensor) -> tuple[list[int], list[int]]:
     """Of items of one group, all pairs of a better and a worse one.
 

@@ -27,6 +27,10 @@ SMALL = {
     "4_evaluate.py": ["--problems", "3", "--report", "report.html"],
     "5_judges.py": ["--problems", "3", "--samples", "3"],
     "6_search.py": ["--limit", "2", "--n", "4", "--out", "out"],
+    "7_reinforce.py": [
+        "--steps", "1", "--problems-a-step", "2", "--samples", "2", "--only", "outcome",
+        "min-and-outcome", "--out", "out",
+    ],
     "pipelines/prm800k.py": [
         "train.jsonl", "test.jsonl", "out", "--hidden", "32", "--results", "r.json",
     ],
@@ -48,6 +52,7 @@ PRINTS = {
     "4_evaluate.py": "model - log-ratio, first_error/f1",
     "5_judges.py": "prm and log-ratio, fitted",
     "6_search.py": "report: out/report.html",
+    "7_reinforce.py": "min-and-outcome",
     "pipelines/prm800k.py": "180 labelled steps",
     "pipelines/math_shepherd.py": "soft, best_of_4/min: ",
     "pipelines/qwen_consensus.py": "consensus, F1: ",

@@ -111,7 +111,7 @@ def write_rl(path: Path | str, run: Path | str, *, title: str) -> None:
         "rl.html",
         path,
         title=title,
-        about=f"{len(read.rows)} step{'' if len(read.rows) == 1 else 's'}",
+        about=_so_far(read),
         tiles=_tiles(read),
         axes=[(axis, AXES[axis]) for axis in read.axes],
         first=_panel(read, "Accuracy and PRM score", _first(read), LARGE),
@@ -328,3 +328,9 @@ def _settings(file: Path) -> dict[str, str]:
         elif value not in (None, "", []):
             found[_text(name, LONGEST)] = _text(value, LONGEST)
     return found
+
+
+def _so_far(read: _Run) -> str:
+    """How many steps are done; a first row may be an evaluation before any."""
+    n = max(int(row["step"]) for row in read.rows)
+    return f"{n} step{'' if n == 1 else 's'}"

@@ -331,6 +331,6 @@ def _settings(file: Path) -> dict[str, str]:
 
 
 def _so_far(read: _Run) -> str:
-    """How many steps are done; a first row may be an evaluation before any."""
-    n = max(int(row["step"]) for row in read.rows)
+    """How many steps are done; a row of evaluation alone, before the first, is none."""
+    n = sum(any(key in row for key in ("reward", "accuracy", "loss", "kept")) for row in read.rows)
     return f"{n} step{'' if n == 1 else 's'}"

@@ -159,42 +159,47 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut_into_passes(tmp_path, mon
 # What is learnt.
 
 
-ALGORITHMS = [
+FEW = [
+    ("grpo", {"reward": "prl"}),
+    ("rloo", {"reward": "min", "outcome_weight": 1.0}),
+    ("prime", {"reward": "implicit"}),
+    ("ppo", {"reward": "score"}),
+    ("reinforce", {}),
+    ("step-dpo", {"reward": "score"}),
+    ("dpo", {"reward": "score", "threshold": 0.05}),
+]
+MORE = [
     ("grpo", {}),
     ("grpo", {"reward": "score"}),
     ("grpo", {"reward": "progress", "outcome_weight": 0.5}),
     ("grpo", {"reward": "implicit"}),
-    ("grpo", {"reward": "prl"}),
     ("rloo", {}),
-    ("rloo", {"reward": "min", "outcome_weight": 1.0}),
     ("rloo", {"reward": "min", "length_power": 1.0}),
     ("rloo", {"reward": "clip"}),
     ("rloo", {"reward": "delta", "consensus": True}),
-    ("prime", {"reward": "implicit"}),
     ("ppo", {}),
-    ("ppo", {"reward": "score"}),
     ("ppo", {"reward": "implicit"}),
-    ("reinforce", {}),
     ("reinforce", {"reward": "implicit"}),
     ("reinforce++", {"reward": "score"}),
-    ("step-dpo", {"reward": "score"}),
-    ("dpo", {"reward": "score", "threshold": 0.05}),
 ]
+ALGORITHMS = [*FEW, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE)]
 
 
 @pytest.mark.parametrize(("algorithm", "rewards"), ALGORITHMS)
 def test_every_algorithm_runs_with_every_kind_of_reward(tmp_path, algorithm, rewards):
     own = plan(
         tmp_path, run={"algorithm": algorithm, "steps": 2}, rewards=rewards,
-        update={"low": 0.0, "high": 1.0},
+        update={"low": 0.0, "high": 1.0} if algorithm == "prime" else {},
     )  # fmt: skip
     result = train_policy(PROBLEMS, own, likes_short, scorer=Counts())
     rows = [row for row in result.rows if row["step"]]
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
         assert all(v == v for v in row.values() if isinstance(v, float)), row
+        # Below 0 where what is earned may be.
+        assert -1 < row["prm"] < 3
+        assert row["prm"] != 0
     assert rows[1]["sampled_tokens"] > rows[0]["sampled_tokens"] > 0
-    assert rows[0]["prm"] > 0
     start = load_file(WEIGHTS / "policy" / "model.safetensors")
     assert not same(weights(result), {k: v.float() for k, v in start.items()})
     assert (result.out / "prm").is_dir() == (rewards.get("reward") == "implicit")
@@ -205,33 +210,15 @@ def test_a_policy_learns_what_pays(tmp_path):
     changes = {
         "run": {"algorithm": "rloo", "steps": 12, "save_every": 100},
         "rollouts": {"problems": 6, "samples": 8, "max_new_tokens": 40},
-        "update": {"learning_rate": 2e-3},
+        "update": {"learning_rate": 5e-4},
     }
 
     def says_so(problem, text):
         return Outcome(None, text.startswith("So"))
 
     rows = train_policy(PROBLEMS, plan(tmp_path, **changes), says_so).rows
-    first, last = ([r["accuracy"] for r in rows if r["step"]][i] for i in (0, -1))
-    assert first < 0.9
-    assert last > first + 0.1
-
-
-def test_prime_learns_outcomes_as_step_rewards(tmp_path):
-    changes = {
-        "run": {"algorithm": "prime", "steps": 10, "save_every": 100},
-        "rewards": {"reward": "implicit"},
-        "rollouts": {"problems": 4, "samples": 8},
-        "update": {"learning_rate": 1e-7, "low": 0.0, "high": 1.0},
-        "implicit": {"prm_learning_rate": 3e-3, "beta": 1.0},
-    }
-
-    def says_so(problem, text):
-        return Outcome(None, text.startswith("So"))
-
-    rows = train_policy(PROBLEMS, plan(tmp_path, **changes), says_so).rows[1:]
-    assert rows[-1]["prm_accuracy"] > 0.9
-    assert rows[-1]["prm_loss"] < 0.5 < rows[0]["prm_loss"] == pytest.approx(0.6931, abs=1e-3)
+    right = [r["accuracy"] for r in rows if r["step"]]
+    assert sum(right[-3:]) / 3 > sum(right[:3]) / 3 + 0.1
 
 
 def test_problems_beyond_the_bounds_teach_nothing(tmp_path):

@@ -78,7 +78,8 @@ class Parts:
             figures |= told
         values = self.critic.read(items, width) if self.critic is not None else None
         advantages, total, goals = self.credit(batch, ratios, values)
-        figures["reward"] = float(total.mean())
+        if len(total):
+            figures["reward"] = float(total.mean())
         if self.critic is not None and values is not None and goals is not None:
             figures |= CriticUpdate(self.critic, self.plan.update)(batch, values, goals)
         figures |= update(batch, advantages, reference, old)

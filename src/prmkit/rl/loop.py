@@ -147,7 +147,9 @@ class Loop:
         if not problems:
             raise InvalidSetting("there is no problem to practise on")
         if plan.run.eval_every and not held_out:
-            raise InvalidSetting("eval_every has no meaning without problems to evaluate on (--eval)")
+            raise InvalidSetting(
+                "eval_every has no meaning without problems to evaluate on (--eval)"
+            )
         self._problems, self._plan, self._held_out = problems, plan, held_out
         self._scorer = scorer
         base = find_checkpoint(plan.run.policy)

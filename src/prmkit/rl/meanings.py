@@ -58,9 +58,7 @@ def _uses(plan: Plan, has_scorer: bool) -> Iterator[_Use]:
         rewards, ("aggregate",), has_scorer and (by_pairs or reward not in SCORED),
         "pairs, and for a reward model (--model) whose scores are watched and earn nothing",
     )  # fmt: skip
-    yield _Use(
-        update, ("kl", "average", "low", "high"), not by_pairs, "rewards, not for pairs"
-    )
+    yield _Use(update, ("kl", "average", "low", "high"), not by_pairs, "rewards, not for pairs")
     yield _Use(update, ("kl_kind",), update.kl > 0, "a divergence in the loss (kl)")
     again = update.epochs > 1 or update.minibatches > 1
     yield _Use(

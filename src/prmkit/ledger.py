@@ -156,7 +156,8 @@ def run_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool = True
     """
     with alone_in(folder):
         for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+            # A model that was half written is a folder.
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         if not resume and (folder / CONFIG_FILE).is_file():
             for file in sorted(folder.iterdir()):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()

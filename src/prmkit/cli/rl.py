@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
@@ -95,6 +96,46 @@ class RLTask:
 
     def __post_init__(self) -> None:
         at_least(0, limit=self.limit)
+        if self.file is not None and self.world != RLTask.world:
+            raise InvalidSetting(f"world is {self.world}, and problems come from {self.file}")
+        if self.from_ is not None and self.file is None and self.eval is None:
+            raise InvalidSetting("from is the format of files, and none is given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLRollouts:
+    """What a policy writes in a step of training.
+
+    Attributes:
+        problems: a step.
+        samples: responses to each problem.
+        temperature: at which they are drawn, and at which the policy is taught.
+        max_new_tokens: of a response; by default 512, for the embedded world's problems 200.
+        split: how responses are cut into steps, see `prmkit.splitting`; by default blank_line,
+            for the embedded world's problems line.
+    """
+
+    problems: int = RolloutSettings.problems
+    samples: int = RolloutSettings.samples
+    temperature: float = RolloutSettings.temperature
+    max_new_tokens: int | None = None
+    split: str | None = None
+
+    def settings(self, practised: Sequence[Problem]) -> RolloutSettings:
+        """With the defaults for these problems."""
+        is_world = all("world" in problem.meta for problem in practised)
+        tokens, split = self.max_new_tokens, self.split
+        if tokens is None:
+            tokens = 200 if is_world else RolloutSettings.max_new_tokens
+        if split is None:
+            split = "line" if is_world else RolloutSettings.split
+        return RolloutSettings(
+            problems=self.problems,
+            samples=self.samples,
+            temperature=self.temperature,
+            max_new_tokens=tokens,
+            split=split,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +204,7 @@ def rl(
     task: Annotated[RLTask | None, Parameter(name="*")] = None,
     *,
     run: Annotated[_Run | None, Parameter(name="*")] = None,
-    rollouts: Annotated[RolloutSettings | None, Parameter(name="*")] = None,
+    rollouts: Annotated[RLRollouts | None, Parameter(name="*")] = None,
     model: Annotated[RLModel | None, Parameter(name="*")] = None,
     rewards: Annotated[_Rewards | None, Parameter(name="*")] = None,
     update: Annotated[UpdateSettings | None, Parameter(name="*")] = None,
@@ -181,7 +222,7 @@ def rl(
     """
     task, model = task or RLTask(), model or RLModel()
     run, rewards = _by_default(run or _Run(), rewards)
-    rollouts = _for_world(task, rollouts or RolloutSettings())
+    practised, held_out = _problems(task)
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
     model.check()
@@ -193,7 +234,7 @@ def rl(
     folder = model_folder(run.policy)
     plan = Plan(
         run=replace(run, policy=str(folder)),
-        rollouts=rollouts,
+        rollouts=(rollouts or RLRollouts()).settings(practised),
         rewards=rewards,
         update=update or UpdateSettings(),
         implicit=own,
@@ -202,14 +243,14 @@ def rl(
     plan.check(model.model is not None)
     watch = WatchSettings(report_to=task.report_to)
     watch.curves()
-    practised, held_out = _problems(task)
+    _check_judged(plan, practised, held_out)
     described = _described(plan, model, practised, held_out)
     scorer = model.open(run.device)
     if not json and task.report_to == "auto" and not watch.curves():
         say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
     with run_folder(run.out, described, resume=task.resume):
         result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
-    write_rl(run.out / "report.html", run.out, title=_title(plan))
+        write_rl(run.out / "report.html", run.out, title=_title(plan))
     _tell(result, json)
     return DONE
 
@@ -264,16 +305,24 @@ def _by_default(run: _Run, rewards: _Rewards | None) -> tuple[_Run, _Rewards]:
     return run, rewards or _Rewards()
 
 
-def _for_world(task: RLTask, settings: RolloutSettings) -> RolloutSettings:
-    """Solutions of the embedded world are lines, and short."""
-    if task.file is None:
-        changed: dict[str, Any] = {}
-        if settings.split == RolloutSettings.split:
-            changed["split"] = "line"
-        if settings.max_new_tokens == RolloutSettings.max_new_tokens:
-            changed["max_new_tokens"] = 200
-        return replace(settings, **changed)
-    return settings
+def _check_judged(plan: Plan, practised: list[Problem], held_out: list[Problem]) -> None:
+    """Refuse problems whose solutions cannot be judged, where it counts whether they are right."""
+    by_outcome = plan.rewards.by_outcome or plan.run.algorithm == "dpo"
+    is_bounded = plan.update.low is not None or plan.update.high is not None
+    for found, what, how in (
+        (practised if by_outcome or is_bounded else [], "to practise on", "or reward scores alone"),
+        (held_out, "held out", "or evaluate on others"),
+    ):
+        unknown = [p.id for p in found if p.answer is None and "world" not in p.meta]
+        if unknown:
+            raise InvalidSetting(
+                f"{len(unknown)} of {len(found)} problems {what} have no answer, such as "
+                f"{unknown[0]!r}, so that it is not known what is right: leave them out, {how}"
+            )
+    if not held_out and plan.run.eval_samples != RLSettings.eval_samples:
+        raise InvalidSetting("eval_samples has no meaning without problems to evaluate on (--eval)")
+    if not held_out and plan.run.eval_every:
+        raise InvalidSetting("eval_every has no meaning without problems to evaluate on (--eval)")
 
 
 def _problems(task: RLTask) -> tuple[list[Problem], list[Problem]]:

@@ -40,6 +40,11 @@ class Batch:
         """T."""
         return int(self.mask.shape[1])
 
+    @property
+    def scored_mask(self) -> Tensor:
+        """[B, T] the tokens of responses with scores."""
+        return self.mask & (self.scored_ends >= 0).any(1)[:, None]
+
 
 def batch_of(rollouts: Sequence[Rollout], groups: Sequence[int]) -> Batch:
     """The tensors of some responses.

@@ -59,7 +59,11 @@ def earned(
 class Credit:
     """Rewards of a batch to advantages of its tokens.
 
-    Process and outcome are normalised each by itself, as PRIME does, and added.
+    Where responses to one problem are compared, process and outcome are normalised each by
+    itself, as PRIME does, and added. A response whose scores should count and are not there earns
+    nothing by steps and is no other that another is compared with: else, with rewards below 0,
+    what cannot be scored would be praised. Where rewards are taken as they fall (ppo, reinforce,
+    reinforce++), it teaches nothing at all.
 
     Args:
         algorithm: whose advantages.
@@ -85,28 +89,33 @@ class Credit:
     def __call__(
         self, batch: Batch, ratios: Tensor | None = None, values: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Advantages [B, T], total rewards [B], and with values the returns [B, T].
+        """Advantages [B, T], total rewards of those that count, and with values the returns.
 
         Args:
             batch: the responses.
             ratios: [B, T] log-ratios: of implicit rewards to the reference model, of prl of the
                 policy to it.
             values: [B, T] of PPO's critic.
+
+        Returns:
+            [B, T] advantages; [N] rewards of the N responses with tokens, and scores where they
+            are asked for; [B, T] returns.
         """
         tokens, steps = self._process(batch, ratios)
-        weight = self._settings.of_outcome
-        total = weight * batch.correct
+        scored = self._settings.reward in SCORED
+        counted = batch.scored_mask if scored else batch.mask
+        total = self._settings.of_outcome * batch.correct
         if tokens is not None:
             total = total + tokens.sum(1)
         if self._algorithm in ("ppo", "reinforce", "reinforce++"):
-            found, goals = self._by_tokens(batch, tokens, values)
+            found, goals = self._by_tokens(batch, tokens, counted, values)
         else:
-            found, goals = self._by_groups(batch, tokens, steps), None
+            found, goals = self._by_groups(batch, tokens, steps, counted), None
         if self._settings.reward == "prl":
             assert ratios is not None
             process = rewards.prl(ratios, batch.mask, batch.ends, self._settings.eta)
             found = found + returns.spread(process, batch.ends, batch.mask)
-        return found, total, goals
+        return found, total[counted.any(1)], goals
 
     def _process(self, batch: Batch, ratios: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """[B, T] what tokens earn, [B, S] what steps do; None where nothing but the outcome."""
@@ -120,26 +129,29 @@ class Credit:
         return rewards.place(steps, batch.scored_ends, batch.n_tokens), steps
 
     def _by_tokens(
-        self, batch: Batch, tokens: Tensor | None, values: Tensor | None
+        self, batch: Batch, tokens: Tensor | None, counted: Tensor, values: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Algorithms that take rewards where they fall."""
-        update, weight = self._update, self._settings.of_outcome
-        earned = weight * _at_the_end(batch)
+        """Algorithms that take rewards where they fall, of the responses that count."""
+        update = self._update
+        earned = self._settings.of_outcome * _at_the_end(batch)
         if tokens is not None:
             earned = earned + tokens
         if self._algorithm == "ppo":
             assert values is not None
-            found, goals = returns.gae(earned, values, batch.mask, update.gamma, update.lam)
-            return advantages.whiten(found, batch.mask), goals
+            found, goals = returns.gae(earned, values, counted, update.gamma, update.lam)
+            # What is not known is no mistake of the critic's.
+            return advantages.whiten(found, counted), goals.where(counted, values)
         if self._algorithm == "reinforce++":
-            return advantages.reinforce_plus_plus(earned, batch.mask, update.gamma), None
+            return advantages.reinforce_plus_plus(earned, counted, update.gamma), None
         # What the other responses of the batch earned: a baseline that no response is part of.
-        total = earned.sum(1)
-        baseline = (total.sum() - total) / max(len(total) - 1, 1)
-        to_go = returns.reward_to_go(earned, batch.mask, update.gamma)
-        return (to_go - baseline[:, None]) * batch.mask, None
+        there = counted.any(1)
+        total = (earned * counted).sum(1)
+        baseline = (total.sum() - total) / (there.sum() - 1).clamp(min=1)
+        return advantages.reinforce(earned, counted, update.gamma, baseline), None
 
-    def _by_groups(self, batch: Batch, tokens: Tensor | None, steps: Tensor | None) -> Tensor:
+    def _by_groups(
+        self, batch: Batch, tokens: Tensor | None, steps: Tensor | None, counted: Tensor
+    ) -> Tensor:
         """Algorithms that compare the responses to a problem."""
         import torch
 
@@ -165,12 +177,11 @@ class Credit:
             )
         changed = self._settings.consensus or self._settings.length_power
         if self._settings.reward == "min" and not changed:
-            return advantages.pure(
-                batch.scores, batch.scored_ends, group, mask, self._settings.softmin,
-                correct=batch.correct if weight else None, weight=weight,
-            )  # fmt: skip
-        if tokens is not None:
-            found = advantages.rloo_process(tokens, group, mask, update.gamma)
+            found = advantages.pure(
+                batch.scores, batch.scored_ends, group, counted, self._settings.softmin
+            )
+        elif tokens is not None:
+            found = advantages.rloo_process(tokens, group, counted, update.gamma)
         if weight:
             found = found + weight * advantages.rloo(batch.correct, group, mask)
         return found

@@ -6,11 +6,13 @@ once for all responses to it, and so is whatever they begin with alike; nothing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.checkpoints import start_causal_lm, start_token_classifier
+from prmkit.errors import PrmkitError
 from prmkit.rl.rollouts import Rollout
 from prmkit.training import forward
 from prmkit.training.log_probs import CHUNK, logits_of
@@ -134,14 +136,23 @@ class Learner:
         return rows[places.to(rows.device)]
 
     def step(self) -> float:
-        """One step of the optimiser; the norm of the gradients before they are cut."""
+        """One step of the optimiser; the norm of the gradients before they are cut.
+
+        Raises:
+            PrmkitError: if that is no number; the weights stay what they are.
+        """
         import torch
 
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._norm))
+        if not math.isfinite(norm):
+            raise PrmkitError(
+                f"the norm of the gradients is {norm}; a lower learning rate may help, or there "
+                "are weights that are no numbers. The last checkpoint is from before"
+            )
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
 
 class Speaker(Learner):
@@ -172,9 +183,11 @@ class Speaker(Learner):
             with self.machine.passing():
                 logits = logits_of(self.model, some).float() / self._temperature
             logs = logits.log_softmax(-1)
+            # Last, so that on the way back, where it is not needed, it is not computed again.
+            wanted = logs.gather(1, tokens[:, None]).squeeze(1)
             with torch.no_grad():
                 entropy = -(logs.exp() * logs).sum(-1)
-            return logs.gather(1, tokens[:, None]).squeeze(1), entropy
+            return wanted, entropy
 
         # The logits of all tokens at once would be the largest thing in memory.
         found = [

@@ -10,7 +10,6 @@ goes on from its last checkpoint as if it had not been.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import time
@@ -19,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prmkit.checkpoints import NOTE_FILE, find_checkpoint, save_model
-from prmkit.errors import InvalidSetting
+from prmkit.checkpoints import find_checkpoint, save_model
+from prmkit.errors import InvalidSetting, RunFolderError
 from prmkit.ledger import seed_for
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Judge
@@ -28,9 +27,10 @@ from prmkit.records import Problem
 from prmkit.rl import saving
 from prmkit.rl.batch import batch_of
 from prmkit.rl.credit import earned
+from prmkit.rl.meanings import check_meanings
 from prmkit.rl.monitors import MonitorSettings, Watch, measure
 from prmkit.rl.parts import Parts, assemble
-from prmkit.rl.rollouts import Drawing, Rollout, roll_out
+from prmkit.rl.rollouts import Drawing, Rollout, roll_out, share_right
 from prmkit.rl.settings import (
     PREFERENCES,
     ImplicitSettings,
@@ -73,6 +73,13 @@ class Plan:
     def check(self, has_scorer: bool) -> None:
         """Refuse what does not go together; see `prmkit.rl.settings.check_together`."""
         check_together(self.run, self.rewards, has_scorer, self.rollouts.samples)
+        check_meanings(self, has_scorer)
+        if self.update.minibatches > self.rollouts.problems:
+            raise InvalidSetting(
+                f"minibatches is {self.update.minibatches}, and problems of a step "
+                f"{self.rollouts.problems}: responses to one problem stay together, so that there "
+                "are no more minibatches than problems"
+            )
         if self.run.algorithm == "reinforce" and (
             self.update.epochs > 1 or self.update.minibatches > 1
         ):
@@ -139,6 +146,10 @@ class Loop:
         plan.check(scorer is not None)
         if not problems:
             raise InvalidSetting("there is no problem to practise on")
+        if plan.run.eval_every and not held_out:
+            raise InvalidSetting(
+                "eval_every has no meaning without problems to evaluate on (--eval)"
+            )
         self._problems, self._plan, self._held_out = problems, plan, held_out
         self._scorer = scorer
         base = find_checkpoint(plan.run.policy)
@@ -154,51 +165,66 @@ class Loop:
         )
         self._watch = Watch(plan.monitors)
         self._told = {"sampled_tokens": 0, "seconds": 0.0}
-        self._between = True
-        """Whether no weight is being changed, so that a checkpoint may be written."""
+        self._settled: saving.Point | None = None
+        """The step that the weights are of, where they are of one: it may be a checkpoint. One
+        name for all of it, so that Ctrl-C finds the step before or the step after."""
+        self._order: tuple[int, list[int]] = (-1, [])
 
     def run(self, on_row: Callable[[Row], None]) -> RLResult:
         """All steps that are left."""
         out, settings = self._plan.run.out, self._plan.run
         out.mkdir(parents=True, exist_ok=True)
-        done = self._resume()
+        done = self._resume(on_row)
         try:
             if done == 0 and not saving.rows(out):
                 self._write({"step": 0, **self._told, **self._evaluate()}, on_row)
             while done < settings.steps:
                 row = self._step(done + 1)
                 done += 1
-                last = done == settings.steps
-                if last or (settings.eval_every and done % settings.eval_every == 0):
-                    row |= self._evaluate()
-                self._write(row, on_row)
-                if last or done % settings.save_every == 0:
-                    self._save(done)
+                self._tell(row, on_row)
+                if done == settings.steps or done % settings.save_every == 0:
+                    self._save()
         except KeyboardInterrupt:
-            if self._between:
-                self._save(done)
+            self._save()
             raise
         return RLResult(out, self._finish(), saving.rows(out))
 
-    def _resume(self) -> int:
-        out = self._plan.run.out
-        point = saving.load(out, self._parts.learners)
+    def _resume(self, on_row: Callable[[Row], None]) -> int:
+        """Go on from the last checkpoint; how many steps are done."""
+        run = self._plan.run
+        there = saving.points(run.out)
+        if there and (last := saving.number(there[-1])) > run.steps:
+            raise RunFolderError(
+                f"the run in {run.out} has done {last} steps, and steps is {run.steps}. Give at "
+                "least as many, or another folder with --out"
+            )
+        point = saving.load(run.out, self._parts.learners)
         if point is None:
             return 0
         self._told = point.state["told"]
         self._watch.load(point.state["watch"])
         self._parts.voice.take(self._parts.policy.model)
         logger.info("going on after step %d", point.step)
+        rows = saving.rows(run.out)
+        if not rows or rows[-1]["step"] < point.step:
+            # Ctrl-C came between the step and its row, such as in an evaluation.
+            self._tell(point.state["row"], on_row)
         return point.step
 
-    def _save(self, done: int) -> None:
-        if done and not any(p.name == f"step-{done}" for p in saving.points(self._plan.run.out)):
-            state = {"told": self._told, "watch": self._watch.state()}
-            saving.save(self._plan.run.out, saving.Point(done, state), self._parts.learners)
+    def _save(self) -> None:
+        out, point = self._plan.run.out, self._settled
+        if point and all(saving.number(p) != point.step for p in saving.points(out)):
+            saving.save(out, point, self._parts.learners)
+
+    def _tell(self, row: Row, on_row: Callable[[Row], None]) -> None:
+        """Write the row of a step, after the evaluation that may be due."""
+        run, step = self._plan.run, row["step"]
+        if step == run.steps or (run.eval_every and step % run.eval_every == 0):
+            row = {**row, **self._evaluate()}
+        self._write(row, on_row)
 
     def _write(self, row: Row, on_row: Callable[[Row], None]) -> None:
-        with (self._plan.run.out / saving.METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        saving.append(self._plan.run.out, row)
         on_row(row)
 
     def _chosen(self, step: int) -> list[Problem]:
@@ -207,9 +233,11 @@ class Loop:
         found = []
         for at in range((step - 1) * size, step * size):
             turn, place = divmod(at, total)
-            order = list(range(total))
-            random.Random(seed_for(self._plan.run.seed, "order", str(turn))).shuffle(order)
-            found.append(self._problems[order[place]])
+            if self._order[0] != turn:
+                order = list(range(total))
+                random.Random(seed_for(self._plan.run.seed, "order", str(turn))).shuffle(order)
+                self._order = turn, order
+            found.append(self._problems[self._order[1][place]])
         return found
 
     def _step(self, step: int) -> Row:
@@ -223,7 +251,7 @@ class Loop:
             seed_for(self._plan.run.seed, "step", str(step)),
             self._scorer,
         )
-        self._between = False
+        self._settled = None
         figures = self._learn(rollouts)
         self._parts.voice.take(self._parts.policy.model)
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
@@ -242,7 +270,8 @@ class Loop:
             **figures,
         }
         row["alarms"] = [alarm._asdict() for alarm in self._watch.seen(step, row)]
-        self._between = True
+        state = {"told": dict(self._told), "watch": self._watch.state(), "row": row}
+        self._settled = saving.Point(step, state)
         return row
 
     def _learn(self, rollouts: list[Rollout]) -> Row:
@@ -250,13 +279,8 @@ class Loop:
         n = self._plan.rollouts.samples
         if self._plan.run.algorithm in PREFERENCES:
             return self._parts.learn_pairs(rollouts)
-        low, high = self._plan.update.taught(self._plan.run.algorithm)
         groups = [rollouts[at : at + n] for at in range(0, len(rollouts), n)]
-        taught = [
-            group
-            for group in groups
-            if low <= sum(one.trajectory.correct is True for one in group) / n <= high
-        ]
+        taught = [group for group in map(self._teaching, groups) if group]
         if not taught:
             return {"kept": 0.0}
         numbers = [i for i, group in enumerate(taught) for _ in group]
@@ -264,6 +288,23 @@ class Loop:
         figures, advantages = self._parts.learn(batch)
         teaching = {g for g, any_ in zip(numbers, advantages.any(1).tolist(), strict=True) if any_}
         return {**figures, "kept": len(teaching) / len(groups)}
+
+    def _teaching(self, group: list[Rollout]) -> list[Rollout]:
+        """The responses to a problem that teach, none where it is too hard or too easy.
+
+        One without tokens teaches nothing, and is no attempt that others were better than. Where
+        outcomes count, neither is one of which it is not known whether it is right.
+        """
+        low, high = self._plan.update.taught(self._plan.run.algorithm)
+        found = [one for one in group if one.ids]
+        known = [one for one in found if one.trajectory.correct is not None]
+        if self._plan.rewards.by_outcome:
+            found = known
+        if low > 0 or high < 1:
+            right = sum(one.trajectory.correct is True for one in known)
+            if not known or not low <= right / len(known) <= high:
+                return []
+        return found
 
     def _evaluate(self) -> Row:
         """The share of right answers to the problems held out: of samples, and of the likeliest."""
@@ -278,8 +319,9 @@ class Loop:
             ways.append(("eval_accuracy", self._plan.run.eval_samples, self._sampling))
         for name, n, sampling in ways:
             # The same chances at each evaluation, so that two of them differ by the policy alone.
-            drawn = roll_out(self._drawing, self._held_out, n, sampling, seed_for(0, "eval"))
-            found[name] = sum(one.trajectory.correct is True for one in drawn) / len(drawn)
+            found[name] = share_right(
+                self._drawing, self._held_out, n, sampling, seed_for(0, "eval")
+            )
         return found
 
     def _finish(self) -> Path:
@@ -293,5 +335,4 @@ class Loop:
         if self._parts.prm is not None and "prm" in self._parts.learners:
             told = {"family": "log_ratio", "reference": base, "beta": self._plan.implicit.beta}
             save_model(run.out / "prm", self._parts.prm.model, tokenizer, told)
-        assert (folder / NOTE_FILE).is_file()
         return folder

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prmkit.checkpoints import default_device, find_checkpoint
+from prmkit.checkpoints import default_device, find_checkpoint, load_tokenizer
+from prmkit.errors import CheckpointError
 from prmkit.policies.hf import HFPolicy
 from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
@@ -78,7 +79,8 @@ class Parts:
             figures |= told
         values = self.critic.read(items, width) if self.critic is not None else None
         advantages, total, goals = self.credit(batch, ratios, values)
-        figures["reward"] = float(total.mean())
+        if len(total):
+            figures["reward"] = float(total.mean())
         if self.critic is not None and values is not None and goals is not None:
             figures |= CriticUpdate(self.critic, self.plan.update)(batch, values, goals)
         figures |= update(batch, advantages, reference, old)
@@ -112,7 +114,7 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         scorer: of steps.
 
     Raises:
-        CheckpointError: if a model cannot be loaded.
+        CheckpointError: if a model cannot be loaded, or an implicit one has another tokenizer.
     """
     import torch
 
@@ -136,6 +138,11 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         rate = implicit.prm_learning_rate or update.learning_rate
         own = {**learning, "learning_rate": rate, "max_grad_norm": implicit.prm_grad_norm}
         folder = base if implicit.prm is None else find_checkpoint(implicit.prm)
+        if load_tokenizer(folder).get_vocab() != voice.tokenizer.get_vocab():
+            raise CheckpointError(
+                f"the reward model {implicit.prm!r} has another tokenizer than the policy; a "
+                "log-ratio needs the same tokens"
+            )
         prm = Speaker(folder, machine, temperature, **(own if implicit.online else {}))
         if implicit.online:
             learners["prm"] = prm

@@ -80,13 +80,7 @@ def roll_out(
     Raises:
         PolicyError: if the policy cannot tell its tokens, or a response could not be drawn.
     """
-    prompts = [drawing.policy.question_ids(problem) for problem in problems]
-    drawn = drawing.policy.continue_ids(
-        prompts,
-        [n] * len(problems),
-        settings,
-        [seed_for(seed, str(i), p.id) for i, p in enumerate(problems)],
-    )
+    prompts, drawn = _drawn(drawing, problems, n, settings, seed)
     made = [
         _rollout(drawing, problem, tuple(prompt), one)
         for problem, prompt, of_one in zip(problems, prompts, drawn, strict=True)
@@ -104,6 +98,43 @@ def roll_out(
     ]
 
 
+def share_right(
+    drawing: Drawing, problems: Sequence[Problem], n: int, settings: SamplingSettings, seed: int
+) -> float:
+    """The share of right ones among `n` responses to each problem, drawn as by `roll_out`.
+
+    What counts is the text: one that teaches nothing may be right. Where it is not known whether
+    a response is right, it is not.
+
+    Raises:
+        PolicyError: if a response could not be drawn.
+    """
+    _, drawn = _drawn(drawing, problems, n, settings, seed)
+    right = [
+        drawing.judge(problem, one.completion.text).correct is True
+        for problem, of_one in zip(problems, drawn, strict=True)
+        for one in of_one
+    ]
+    return sum(right) / len(right)
+
+
+def _drawn(
+    drawing: Drawing, problems: Sequence[Problem], n: int, settings: SamplingSettings, seed: int
+) -> tuple[list[list[int]], list[list[Drawn]]]:
+    """The prompts, and `n` responses to each."""
+    prompts = [drawing.policy.question_ids(problem) for problem in problems]
+    seeds = [seed_for(seed, str(i), p.id) for i, p in enumerate(problems)]
+    drawn = drawing.policy.continue_ids(prompts, [n] * len(problems), settings, seeds)
+    for problem, of_one in zip(problems, drawn, strict=True):
+        for one in of_one:
+            if one.completion.finish == "error":
+                raise PolicyError(
+                    f"{drawing.policy.name} could not answer problem {problem.id!r}: "
+                    f"{one.completion.error or 'no reason'}"
+                )
+    return prompts, drawn
+
+
 def _rollout(
     drawing: Drawing,
     problem: Problem,
@@ -112,10 +143,6 @@ def _rollout(
 ) -> Rollout:
     completion, ids = one.completion, one.ids
     name = drawing.policy.name
-    if completion.finish == "error":
-        raise PolicyError(
-            f"{name} could not answer problem {problem.id!r}: {completion.error or 'no reason'}"
-        )
     if ids is None:
         broken = Trajectory(problem=problem, finish="error", generator=name)
         return Rollout(broken, prompt, (), (), None)

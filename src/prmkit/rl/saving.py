@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 from prmkit.errors import RunFolderError
@@ -39,7 +41,12 @@ def points(out: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+    return sorted(found, key=number)
+
+
+def number(point: Path) -> int:
+    """The step that a checkpoint is of."""
+    return int(point.name.removeprefix("step-"))
 
 
 def save(out: Path, point: Point, learners: Mapping[str, Learner]) -> None:
@@ -72,23 +79,24 @@ def load(out: Path, learners: Mapping[str, Learner]) -> Point | None:
     place = there[-1]
     try:
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
+        step = int(state.pop("step"))
         for name, learner in learners.items():
             states.load_weights(learner.model, place / name)
             states.load_optimizer(learner.model, learner.optimizer, learner.scheduler, place / name)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError) as error:
         raise RunFolderError(
             f"the checkpoint {place} is damaged ({error}). Remove that folder to go on from the "
             "one before, or give --no-resume to begin anew"
         ) from None
-    step = int(state.pop("step"))
     cut(out, step)
     return Point(step, state)
 
 
 def sweep(out: Path) -> None:
     """Remove what a killed run left half written."""
-    for left in (out / FOLDER).glob(".*.tmp") if (out / FOLDER).is_dir() else ():
-        shutil.rmtree(left)
+    # Checkpoints, and the models of the end.
+    for left in [*out.glob(".*.tmp"), *(out / FOLDER).glob(".*.tmp")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -103,6 +111,14 @@ def rows(out: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return found
+
+
+def append(out: Path, row: Mapping[str, Any]) -> None:
+    """Write a row of the metrics; it is on disk when this returns, as are checkpoints after it."""
+    with (out / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def cut(out: Path, step: int) -> None:

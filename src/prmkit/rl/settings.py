@@ -104,6 +104,11 @@ class RewardSettings:
             return self.outcome_weight
         return 0.0 if self.reward in SCORED else 1.0
 
+    @property
+    def by_outcome(self) -> bool:
+        """Whether what a response earns depends on whether it is right."""
+        return self.of_outcome > 0 or self.consensus or self.reward == "implicit"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSettings:
@@ -203,7 +208,7 @@ class ImplicitSettings:
                     "an implicit reward model that does not learn must be another one than the "
                     "policy, whose log-ratio is 0: give its folder (--prm)"
                 )
-            for name in ("prm_learning_rate", "forward"):
+            for name in ("prm_learning_rate", "prm_grad_norm", "forward"):
                 default = next(f.default for f in fields(self) if f.name == name)
                 if getattr(self, name) != default:
                     raise InvalidSetting(f"{name} has no meaning for a model that does not learn")

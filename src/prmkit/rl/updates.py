@@ -101,10 +101,15 @@ class PolicyUpdate:
                 if not n_tokens:
                     continue
 
-                def loss(numbers: list[int], n: int = n_tokens, m: int = n_responses) -> Tensor:
+                def loss(
+                    numbers: list[int],
+                    n: int = n_tokens,
+                    m: int = n_responses,
+                    whole: int = len(some),
+                ) -> Tensor:
                     return self._loss(
                         numbers, [items[i] for i in numbers], batch, advantages, reference, old,
-                        (n, m, len(batch.rollouts)), told,
+                        (n, m, whole), told,
                     )  # fmt: skip
 
                 told.norms.append(learn(self._policy, items, some, loss))
@@ -160,13 +165,13 @@ class PolicyUpdate:
     def _averaging(self, mask: Tensor, whole: tuple[int, int, int], n: int) -> _Averaging:
         """How the loss of a pass becomes its part of the whole one's."""
         name = self._settings.average
-        n_tokens, n_responses, _ = whole
+        n_tokens, n_responses, n_all = whole
         if name == "token":
             return _Averaging({"average": name, "n_tokens": n_tokens}, 1.0)
         if name == "response":
             here = (mask.any(1)).sum()
             return _Averaging({"average": name}, here / n_responses)
-        return _Averaging({"average": name, "n_tokens": self._max_tokens}, n / max(n_responses, 1))
+        return _Averaging({"average": name, "n_tokens": self._max_tokens}, n / n_all)
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,8 @@ class ImplicitUpdate:
             target = batch.correct[numbers].to(own.device)
             total = implicit_cross_entropy(own.sum(1), target, there, self._settings.beta)
             right = ((own.sum(1) > 0).float() == target).float() * there
-            told.add(float(there.sum()), prm_loss=total, prm_accuracy=right.sum())
+            n = sum(bool(one.ids) for one in some)
+            told.add(float(n), prm_loss=total, prm_accuracy=right.sum())
             return total / n_known
 
         if n_known:

@@ -76,7 +76,7 @@ def taught(name: str, seed: int, steps: int, folder: Path) -> None:
     plan = Plan(
         run=RLSettings(
             policy=str(WEIGHTS / "policy"), out=folder, algorithm=algorithm, steps=steps,
-            save_every=20, eval_every=20, eval_samples=4, seed=seed, device="cpu",
+            save_every=20, eval_every=10, eval_samples=3, seed=seed, device="cpu",
         ),
         rollouts=RolloutSettings(problems=16, samples=8, max_new_tokens=200, split="line"),
         rewards=RewardSettings(**rewards),
@@ -93,7 +93,7 @@ def taught(name: str, seed: int, steps: int, folder: Path) -> None:
         plan,
         judge,
         scorer=DiscriminativeScorer(WEIGHTS / "prm", device="cpu"),
-        held_out=list(problems("test", 200, WATCHED)),
+        held_out=list(problems("test", 125, WATCHED)),
     )
     last = saving.rows(folder)[-1]
     say(
@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--work", type=Path)
     parser.add_argument(
         "--machine",

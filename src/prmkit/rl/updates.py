@@ -139,7 +139,7 @@ class PolicyUpdate:
         how = self._averaging(mask, whole, len(numbers))
         if self._plain:
             value = policy_losses.reinforce(log_probs, worth, mask, **how.settings)
-            share = value.detach() * 0
+            share = value.new_zeros(())
         else:
             value, share = policy_losses.clipped(
                 log_probs, before, worth, mask, self._settings.clip_low,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import JsonValue
 
-from prmkit.errors import EnvironmentFailed, InvalidRecord, UnknownName
+from prmkit.errors import EnvironmentFailed, InvalidRecord, MissingDependency, UnknownName
 from prmkit.records import Problem, Step, Trajectory
 
 OVER = "The episode is over; nothing happens any more."
@@ -193,7 +193,7 @@ def guarded(what: str, work: Callable[[], T]) -> T:
     """
     try:
         return work()
-    except (EnvironmentFailed, UnknownName):
+    except (EnvironmentFailed, UnknownName, MissingDependency):
         raise
     except Exception as error:
         raise EnvironmentFailed(f"{what}: {type(error).__name__}: {error}") from error

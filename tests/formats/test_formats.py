@@ -94,6 +94,25 @@ ROWS = {
             {"role": "assistant", "content": "Add.\n\nIt is 2."},
         ]
     },
+    "openai_tools": {
+        "messages": [
+            {"role": "user", "content": "1+1?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": "c1",
+                        "type": "function",
+                        "function": {"name": "add", "arguments": '{"a": 1, "b": 1}'},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "2"},
+            {"role": "assistant", "content": "It is 2."},
+        ],
+        "tools": [{"type": "function", "function": {"name": "add"}}],
+    },
     "bon_pool": {"problem_id": "p", "candidates": []},
     "qwen_math": {
         "idx": 3,
@@ -200,7 +219,7 @@ def test_so_are_many(tmp_path_factory, name, record, data):
 
 def keep_or_refuse(tmp_path_factory, name, record, data):
     labels = data.draw(step_labels(len(record.trajectory.steps), kinds=("hard",)))
-    if name not in ("gsm8k_solutions", "openai_chat"):
+    if name not in ("gsm8k_solutions", "openai_chat", "openai_tools"):
         assume(any(v is not None for v in labels.values))
     meta = {"classification": "c", "idx": "i"} if name == "prmbench" else {}
     record = record.replace(labels=labels, meta=meta)
@@ -355,7 +374,7 @@ def test_chat_splitters_and_parts(tmp_path):
     assert record.trajectory.finish == "open"
     calls = {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}
     with pytest.raises(FormatError, match="calls tools"):
-        only(put(tmp_path / "c.jsonl", [{"messages": [calls]}]))
+        list(read_records(put(tmp_path / "c.jsonl", [{"messages": [calls]}]), "openai_chat"))
 
 
 def test_a_tag_inside_of_a_step_is_refused(tmp_path):

@@ -356,3 +356,24 @@ def test_after_the_end_nothing_happens():
     for action in game.plan():
         game.step(action)
     assert game.step("inventory") == Reply(OVER, True, True)
+
+
+def test_a_model_reads_what_it_is_answered(tiny_lm):
+    """A random model plays nonsense; what it says next depends on what it was answered."""
+    from prmkit.policies.hf import HFPolicy
+
+    policy = HFPolicy(tiny_lm, device="cpu")
+    sampling = SamplingSettings(max_new_tokens=8, stop=("\n",))
+    tasks = [Task(0, "depth-1"), Task(1, "depth-1")]
+    settings = EpisodeSettings(max_steps=3, in_flight=4)
+    groups = list(rollout(policy, crafting, tasks, 2, sampling=sampling, settings=settings))
+    for group in groups:
+        for episode in group:
+            assert episode.trajectory.finish == "length"
+            assert len(episode.trajectory.steps) == 3
+            assert all("is no action" in s.observation for s in episode.trajectory.steps)
+    prefix = groups[0][0].trajectory.prefix(1)
+    other = prefix.steps[0].model_copy(update={"observation": "Got 1 oak log."})
+    changed = prefix.model_copy(update={"steps": (other,)})
+    said = policy.complete([prefix, changed], 4, sampling, [1, 1])
+    assert said[0] != said[1]

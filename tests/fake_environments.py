@@ -119,7 +119,7 @@ class AgentGymServer(FakeServer):
         if route == "/observation":
             return 200, self.seen
         if route == "/available_actions":
-            return 200, {"available_actions": [*game.actions(), "", "inventory"]}
+            return 200, [*game.actions(), "", "inventory"]
         if route == "/step":
             self.steps[number] += 1
             if self.steps[number] == 2 and self.fault == "error":

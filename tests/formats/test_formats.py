@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from conversations import ROW_WITH_CALLS
 from prmkit.errors import AmbiguousFormat, FormatError, LabelPolicyNeeded, UnknownName
 from prmkit.formats import (
     FORMATS,
@@ -94,25 +95,7 @@ ROWS = {
             {"role": "assistant", "content": "Add.\n\nIt is 2."},
         ]
     },
-    "openai_tools": {
-        "messages": [
-            {"role": "user", "content": "1+1?"},
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [
-                    {
-                        "id": "c1",
-                        "type": "function",
-                        "function": {"name": "add", "arguments": '{"a": 1, "b": 1}'},
-                    }
-                ],
-            },
-            {"role": "tool", "tool_call_id": "c1", "content": "2"},
-            {"role": "assistant", "content": "It is 2."},
-        ],
-        "tools": [{"type": "function", "function": {"name": "add"}}],
-    },
+    "openai_tools": ROW_WITH_CALLS,
     "bon_pool": {"problem_id": "p", "candidates": []},
     "qwen_math": {
         "idx": 3,

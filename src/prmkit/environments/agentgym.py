@@ -155,8 +155,6 @@ class AgentGym:
         if self._speaks.actions is None:
             return None
         found = self._got(self._speaks.actions)
-        if isinstance(found, Mapping):
-            found = next((value for value in found.values() if isinstance(value, list)), None)
         if not isinstance(found, list):
             raise EnvironmentFailed(f"the actions are {found!r:.100}; expected a list")
         return tuple(dict.fromkeys(str(action) for action in found if str(action).strip()))

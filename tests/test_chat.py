@@ -6,10 +6,16 @@ import threading
 
 import pytest
 
-from prmkit.chat import encode_markup, encode_question, encode_text, question_text
+from prmkit.chat import (
+    as_conversation,
+    encode_markup,
+    encode_question,
+    encode_text,
+    question_text,
+)
 from prmkit.checkpoints import load_tokenizer
 from prmkit.embedded.build import WEIGHTS
-from prmkit.records import Message, Problem
+from prmkit.records import Message, Problem, Step, Trajectory
 
 CHAT = (Message(role="system", content="Add. "), Message(role="user", content=" 1 + 1?\n"))
 
@@ -57,3 +63,42 @@ def test_threads_that_read_markup_differently_do_not_disturb_one_another(tokeniz
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+STEPS = (
+    Step(text="I look."),
+    Step(text="look", observation="A door."),
+    Step(text="open", observation="It opens."),
+    Step(text="I go"),
+    Step(text=" on."),
+)
+
+
+def test_what_was_answered_becomes_turns_of_a_conversation():
+    problem = Problem(id="p", prompt="Get out.", images=("door.png",))
+    prefix = Trajectory(problem=problem, steps=STEPS, separator="; ")
+    question, pieces = as_conversation(prefix)
+    assert [(m.role, m.content) for m in question.messages or ()] == [
+        ("user", "Get out."),
+        ("assistant", "I look.; look"),
+        ("user", "A door."),
+        ("assistant", "open"),
+        ("user", "It opens."),
+    ]
+    assert pieces == ["I go", ";  on."]
+    assert (question.id, question.prompt, question.images) == ("p", None, ("door.png",))
+    assert as_conversation(prefix.prefix(3))[1] == []
+
+
+def test_a_conversation_goes_on_after_the_messages_of_the_question():
+    prefix = Trajectory(problem=Problem(id="c", messages=CHAT), steps=STEPS[1:2])
+    question, _ = as_conversation(prefix)
+    assert question.messages is not None
+    assert question.messages[:2] == CHAT
+    assert [m.role for m in question.messages] == ["system", "user", "assistant", "user"]
+
+
+def test_without_observations_nothing_is_changed():
+    problem = Problem(id="p", prompt="1 + 1?")
+    prefix = Trajectory(problem=problem, steps=(Step(text="a"), Step(text="b")), separator="\n")
+    assert as_conversation(prefix) == (problem, ["a", "\nb"])

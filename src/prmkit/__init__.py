@@ -7,6 +7,7 @@ The modules in the order in which a trajectory travels:
     splitting     text to steps
     answers       final answers, found and compared
     policies      who speaks: prefixes to completions
+    environments  where an agent acts: actions to observations
     labelling     how good each step really is, by rollouts
     training      labels to weights
     scorers       who judges: trajectories to step scores
@@ -14,7 +15,7 @@ The modules in the order in which a trajectory travels:
     search        better answers, guided by step scores, within a budget
     evaluation    is the judge right?
     embedded      a small world of word problems with a small policy and a small PRM
-    testing       the laws of scorers, policies and searches, for your own ones
+    testing       the laws of scorers, policies, environments and searches, for your own ones
 
 The names below come from them, loaded when they are first used: importing prmkit loads neither
 torch nor transformers.

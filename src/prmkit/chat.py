@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from prmkit.errors import CheckpointError, InvalidRecord
-from prmkit.records import Message, Problem
+from prmkit.records import Message, Problem, Trajectory
 
 
 class Tokenizer(Protocol):
@@ -190,6 +190,27 @@ def messages_of(problem: Problem) -> tuple[Message, ...]:
     if problem.messages is not None:
         return problem.messages
     return (Message(role="user", content=problem.text),)
+
+
+def as_conversation(prefix: Trajectory) -> tuple[Problem, list[str]]:
+    """What was said before an answer goes on, and the pieces of that answer so far.
+
+    Where an environment answered, the policy's turn was over: its steps up to there are a message
+    of the assistant, the observation is one of the user, and both belong to the question. Without
+    observations the question is the problem as it is, and all steps are pieces of the answer.
+    """
+    pieces: list[str] = []
+    turns: list[Message] = []
+    for step in prefix.steps:
+        pieces.append((prefix.separator if pieces else "") + step.text)
+        if step.observation is not None:
+            turns.append(Message(role="assistant", content="".join(pieces)))
+            turns.append(Message(role="user", content=step.observation))
+            pieces = []
+    if not turns:
+        return prefix.problem, pieces
+    messages = (*messages_of(prefix.problem), *turns)
+    return prefix.problem.model_copy(update={"prompt": None, "messages": messages}), pieces
 
 
 def encode_question(tokenizer: Tokenizer, problem: Problem) -> list[int]:

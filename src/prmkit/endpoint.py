@@ -159,6 +159,16 @@ class Endpoint:
             cancelled,
         )
 
+    def post_any(self, route: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that a route answers, of whatever kind; raises as `post` does."""
+        content = json.dumps(dict(body)).encode()
+        headers = {"Content-Type": "application/json"}
+        return self._ask("POST", route, {"content": content, "headers": headers}, _decoded)
+
+    def get_any(self, route: str) -> Any:
+        """The JSON that a route answers to a GET, of whatever kind; raises as `post` does."""
+        return self._ask("GET", route, {}, _decoded)
+
     def get(self, route: str) -> dict[str, Any]:
         """The JSON object that a route answers to a GET; raises as `post` does."""
         found: dict[str, Any] = self._ask("GET", route, {}, lambda answer: _object(answer, None))
@@ -264,11 +274,15 @@ class Endpoint:
         self._closing()
 
 
-def _object(answer: httpx2.Response, read: Callable[[dict[str, Any]], Any] | None) -> Any:
+def _decoded(answer: httpx2.Response) -> Any:
     try:
-        found = json.loads(answer.content, parse_constant=_no_number)
+        return json.loads(answer.content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise FaultyAnswer(f"the answer is no JSON ({error}): {answer.text[:MESSAGE]}") from None
+
+
+def _object(answer: httpx2.Response, read: Callable[[dict[str, Any]], Any] | None) -> Any:
+    found = _decoded(answer)
     if not isinstance(found, dict):
         raise FaultyAnswer(f"the answer is {type(found).__name__}, not an object")
     return found if read is None else read(found)

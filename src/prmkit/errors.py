@@ -10,6 +10,7 @@
     │   └── UnknownCheckpoint  a model of no known family; says how to name one
     ├── CheckpointError (ValueError)  a model folder is missing something or is of another kind
     ├── PolicyError (RuntimeError)  a policy could not answer a request
+    ├── EnvironmentFailed (RuntimeError)  an environment crashed, is away, or was used wrongly
     ├── SearchError (RuntimeError)  a search was asked for what cannot be done
     ├── BackendError (RuntimeError)  a model server refused a request or did not answer
     │   └── BadStatus  it answered with a failure; has the status
@@ -118,6 +119,10 @@ class CheckpointError(PrmkitError, ValueError):
 
 class PolicyError(PrmkitError, RuntimeError):
     """A policy could not answer a request."""
+
+
+class EnvironmentFailed(PrmkitError, RuntimeError):
+    """An environment crashed, cannot be reached, answers nonsense, or was used wrongly."""
 
 
 class SearchError(PrmkitError, RuntimeError):

@@ -1,8 +1,8 @@
 """The laws of prmkit's interfaces, as functions that anyone can put into their own tests.
 
-Each law is a function of its own; `SCORER_LAWS`, `POLICY_LAWS`, `BENCHMARK_LAWS` and `SEARCH_LAWS`
-list them, so that a test can give each an id. `check_scorer`, `check_policy`, `check_benchmark` and
-`check_search` run them all.
+Each law is a function of its own; `SCORER_LAWS`, `POLICY_LAWS`, `BENCHMARK_LAWS`, `SEARCH_LAWS`
+and `ENVIRONMENT_LAWS` list them, so that a test can give each an id. `check_scorer`,
+`check_policy`, `check_benchmark`, `check_search` and `check_environment` run them all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 
+from prmkit.environments.laws import ENVIRONMENT_LAWS, check_environment
 from prmkit.errors import LawBroken, NothingToMeasure
 from prmkit.evaluation.cases import Benchmark, Case, check_content, constant_scores
 from prmkit.evaluation.judgements import Judgement
@@ -23,12 +24,14 @@ from prmkit.tiny_checkpoints import tiny_checkpoint
 
 __all__ = [
     "BENCHMARK_LAWS",
+    "ENVIRONMENT_LAWS",
     "POLICY_LAWS",
     "SCORER_LAWS",
     "SEARCH_LAWS",
     "UGLY_TEXTS",
     "LawBroken",
     "check_benchmark",
+    "check_environment",
     "check_policy",
     "check_scorer",
     "check_search",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from conversations import ROW_WITH_CALLS
 from prmkit.errors import AmbiguousFormat, FormatError, LabelPolicyNeeded, UnknownName
 from prmkit.formats import (
     FORMATS,
@@ -94,6 +95,7 @@ ROWS = {
             {"role": "assistant", "content": "Add.\n\nIt is 2."},
         ]
     },
+    "openai_tools": ROW_WITH_CALLS,
     "bon_pool": {"problem_id": "p", "candidates": []},
     "qwen_math": {
         "idx": 3,
@@ -200,7 +202,7 @@ def test_so_are_many(tmp_path_factory, name, record, data):
 
 def keep_or_refuse(tmp_path_factory, name, record, data):
     labels = data.draw(step_labels(len(record.trajectory.steps), kinds=("hard",)))
-    if name not in ("gsm8k_solutions", "openai_chat"):
+    if name not in ("gsm8k_solutions", "openai_chat", "openai_tools"):
         assume(any(v is not None for v in labels.values))
     meta = {"classification": "c", "idx": "i"} if name == "prmbench" else {}
     record = record.replace(labels=labels, meta=meta)
@@ -355,7 +357,7 @@ def test_chat_splitters_and_parts(tmp_path):
     assert record.trajectory.finish == "open"
     calls = {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}
     with pytest.raises(FormatError, match="calls tools"):
-        only(put(tmp_path / "c.jsonl", [{"messages": [calls]}]))
+        list(read_records(put(tmp_path / "c.jsonl", [{"messages": [calls]}]), "openai_chat"))
 
 
 def test_a_tag_inside_of_a_step_is_refused(tmp_path):

@@ -17,8 +17,8 @@ def convert(
     """Convert a file of labelled steps from one format to another.
 
     Formats: prmkit, prm800k, math_shepherd, rlhflow, stepwise, openrlhf, processbench, prmbench,
-    gsm8k, gsm8k_solutions, openai_chat, and bon_pool (read only). A bad row stops the conversion
-    with its file and line, and no output is left.
+    gsm8k, gsm8k_solutions, openai_chat, openai_tools, and bon_pool (read only). A bad row stops the
+    conversion with its file and line, and no output is left.
 
     Args:
         json: print what was done as JSON.

@@ -16,6 +16,7 @@ from prmkit.formats import (
     gsm8k,
     math_shepherd,
     openai_chat,
+    openai_tools,
     openrlhf,
     prm800k,
     prmbench,
@@ -44,6 +45,7 @@ FORMATS: dict[str, Format] = {
         gsm8k.QUESTIONS,
         gsm8k.SOLUTIONS,
         openai_chat.FORMAT,
+        openai_tools.FORMAT,
         bon_pool.FORMAT,
         *sample_pools.FORMATS,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from prmkit.errors import FormatError
 from prmkit.formats.base import Format, ReadSettings, Row, extras, need
 from prmkit.formats.labels import LabelPolicy
+from prmkit.formats.openai_tools import calls_tools
 from prmkit.records import Message, Problem, Record, Step, Trajectory
 from prmkit.splitting import splitter
 
@@ -26,6 +27,7 @@ def _matches(row: Mapping[str, Any]) -> bool:
         isinstance(messages, list)
         and bool(messages)
         and all(isinstance(m, dict) and "role" in m and "content" in m for m in messages)
+        and not any(calls_tools(m) for m in messages)
     )
 
 
@@ -57,8 +59,8 @@ def _message(turn: Any, images: list[str]) -> Message:
         raise FormatError(f"a message is {turn!r:.80}; expected an object with role and content")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise FormatError(
-            "a message calls tools; such trajectories are not read from chat messages, since what "
-            "the tools answered is no text of the model"
+            "a message calls tools; the format openai_tools reads such trajectories, with what the "
+            "tools answered as observations"
         )
     role, content = need(turn, "role", str), need(turn, "content", (str, list))
     if isinstance(content, str):

@@ -92,7 +92,9 @@ class Policy(Protocol):
         """Draw `n` completions of each prefix.
 
         Args:
-            prefixes: open trajectories; with no step, the completion begins the solution.
+            prefixes: open trajectories; with no step, the completion begins the solution. Where
+                the last step has an observation, it is the policy's turn to answer that
+                (`prmkit.chat.as_conversation`).
             n: completions of each prefix.
             settings: how to draw.
             seeds: one per prefix. A completion depends on its prefix, its seed and its number

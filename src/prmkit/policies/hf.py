@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prmkit.chat import encode_inside, encode_question, encode_text, spells
+from prmkit.chat import as_conversation, encode_inside, encode_question, encode_text, spells
 from prmkit.checkpoints import load_causal_lm, load_tokenizer
 from prmkit.errors import InputTooLong, PolicyError
 from prmkit.policies.base import (
@@ -282,9 +282,10 @@ class HFPolicy:
         return [list(found[prefix]) for prefix in ids]
 
     def _encode(self, prefix: Trajectory) -> list[int]:
-        ids = self.question_ids(prefix.problem)
-        for index, step in enumerate(prefix.steps):
-            ids += self.text_ids((prefix.separator if index else "") + step.text)
+        question, pieces = as_conversation(prefix)
+        ids = self.question_ids(question)
+        for piece in pieces:
+            ids += self.text_ids(piece)
         self._fits(len(ids), f"the prefix of problem {prefix.problem.id!r}")
         return ids
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from prmkit.chat import Tokenizer, encode_question, encode_text
+from prmkit.chat import Tokenizer, as_conversation, encode_question, encode_text
 from prmkit.endpoint import Endpoint
 from prmkit.errors import BackendError, InputTooLong, PolicyError, RequestRefused
 from prmkit.ledger import seed_for
@@ -290,18 +290,15 @@ class OpenAIPolicy:
     def _prompt(self, prefix: Trajectory) -> Prompt | str:
         """The prompt of a prefix, or why there is none."""
         can = self.capabilities
-        if prefix.steps and can.continuation == "none":
+        question, pieces = as_conversation(prefix)
+        if pieces and can.continuation == "none":
             raise PolicyError(
                 f"{self._endpoint.shown} does not continue a partial answer "
                 f"({can.how.get('continuation', '')}). Whole solutions can be drawn; for prefixes "
                 "serve the model with vLLM, SGLang or llama.cpp and give its tokenizer"
             )
-        pieces = [
-            (prefix.separator if index else "") + step.text
-            for index, step in enumerate(prefix.steps)
-        ]
         try:
-            prompt = prompt_of(can, self._tokenizer, prefix.problem, pieces)
+            prompt = prompt_of(can, self._tokenizer, question, pieces)
         except PolicyError as error:
             return str(error)
         if prompt.ids is not None:

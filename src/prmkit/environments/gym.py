@@ -1,0 +1,155 @@
+"""Any environment of Gymnasium, by functions between its observations and actions and text."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from prmkit.environments.base import (
+    Reply,
+    Start,
+    Task,
+    after_the_end,
+    guarded,
+    problem_of,
+    task_name,
+)
+from prmkit.errors import EnvironmentFailed, MissingDependency
+
+try:
+    import gymnasium
+except ImportError:
+    raise MissingDependency("gymnasium", "agents", "acting in Gymnasium's environments") from None
+
+logger = logging.getLogger(__name__)
+
+
+class Spoken(NamedTuple):
+    """How an environment of Gymnasium is put into words.
+
+    Attributes:
+        describe: from the first observation and info to what is to be done, and how.
+        observe: from an observation and its info to text.
+        act: from an action's text to what the environment's `step` takes; None for a text that is
+            no action.
+        succeeded: from the sum of rewards, whether the environment ended the episode (and not a
+            time limit), and the last info, to whether the task was solved; None: not known.
+        actions: what can be said, where that can be listed.
+    """
+
+    describe: Callable[[Any, Mapping[str, Any]], str]
+    observe: Callable[[Any, Mapping[str, Any]], str]
+    act: Callable[[str], Any]
+    succeeded: Callable[[float, bool, Mapping[str, Any]], bool | None]
+    actions: tuple[str, ...] | None = None
+
+
+class _Episode(NamedTuple):
+    """An episode under way; the Gymnasium environment is changed by steps, the rest is not."""
+
+    env: gymnasium.Env[Any, Any]
+    total: float
+    last: Reply
+
+
+class GymnasiumEnvironment:
+    """An environment of Gymnasium.
+
+    An episode's task is its name, from which the environment is made, and the seed of its reset.
+    A text that is no action costs no step there.
+
+    Args:
+        name: written into problems.
+        tasks: kinds of task.
+        make: from the name of a kind to an environment; without a viewer.
+        spoken: how it is put into words.
+        copies: whether a deep copy of the environment is another one in the same state; so
+            snapshots are taken. `check_environment` sees whether that is so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Sequence[str],
+        make: Callable[[str], gymnasium.Env[Any, Any]],
+        spoken: Spoken,
+        *,
+        copies: bool = False,
+    ):
+        self.name, self.tasks, self.can_snapshot = name, tuple(tasks), copies
+        self._make, self._spoken = make, spoken
+        self._at: _Episode | None = None
+
+    def reset(self, task: Task) -> Start:
+        """See `prmkit.environments.base.Environment.reset`."""
+        task = task._replace(name=task_name(task.name, self.tasks))
+        self.close()
+        return guarded(f"{self.name!r} could not begin", lambda: self._begin(task))
+
+    def _begin(self, task: Task) -> Start:
+        env = self._make(task.name)
+        seen, info = env.reset(seed=task.seed)
+        observation = self._spoken.observe(seen, info)
+        self._at = _Episode(env, 0.0, Reply(observation))
+        description = self._spoken.describe(seen, info)
+        return Start(problem_of(self.name, task, description, observation), observation)
+
+    def step(self, action: str) -> Reply:
+        """See `prmkit.environments.base.Environment.step`."""
+        at = self._here()
+        if at.last.done:
+            return after_the_end(at.last)
+        return guarded(f"{self.name!r} failed", lambda: self._step(at, action))
+
+    def _step(self, at: _Episode, action: str) -> Reply:
+        meant = self._spoken.act(action)
+        if meant is None:
+            known = self._spoken.actions
+            use = f" Use one of: {', '.join(known)}." if known else ""
+            return Reply(f"{action!r:.80} is no action.{use}")
+        seen, reward, terminated, truncated, info = at.env.step(meant)
+        observation = self._spoken.observe(seen, info)
+        total, done = at.total + float(reward), bool(terminated or truncated)
+        success = self._spoken.succeeded(total, bool(terminated), info) if done else None
+        if done:
+            solved = "" if success is None else f" The task is {'' if success else 'not '}solved."
+            observation += f"\nThe episode is over.{solved}"
+        reply = Reply(observation, done, success, float(reward))
+        self._at = _Episode(at.env, total, reply)
+        return reply
+
+    def actions(self) -> tuple[str, ...] | None:
+        """See `prmkit.environments.base.Environment.actions`."""
+        return () if self._here().last.done else self._spoken.actions
+
+    def snapshot(self) -> object:
+        """See `prmkit.environments.base.Environment.snapshot`."""
+        if not self.can_snapshot:
+            raise EnvironmentFailed(
+                f"the state of {self.name!r} cannot be copied, as far as its maker said; replay "
+                "the actions"
+            )
+        return self._copy(self._here())
+
+    def restore(self, state: object) -> None:
+        """See `prmkit.environments.base.Environment.restore`."""
+        if not self.can_snapshot or not isinstance(state, _Episode):
+            raise EnvironmentFailed(f"{type(state).__name__} is no snapshot of {self.name!r}")
+        self.close()
+        self._at = self._copy(state)
+
+    def _copy(self, at: _Episode) -> _Episode:
+        return guarded("it could not be copied", lambda: at._replace(env=copy.deepcopy(at.env)))
+
+    def close(self) -> None:
+        """See `prmkit.environments.base.Environment.close`."""
+        at, self._at = self._at, None
+        if at is not None:
+            at.env.close()
+
+    def _here(self) -> _Episode:
+        if self._at is None:
+            raise EnvironmentFailed(f"no episode of {self.name!r} has begun; call reset first")
+        return self._at

@@ -81,8 +81,10 @@ def taught(name: str, seed: int, steps: int, folder: Path) -> None:
         rollouts=RolloutSettings(problems=16, samples=8, max_new_tokens=200, split="line"),
         rewards=RewardSettings(**rewards),
         update=UpdateSettings(learning_rate=RATE),
-        implicit=ImplicitSettings(
-            beta=0.5, prm_learning_rate=5e-4, scaled="unscaled" not in name
+        implicit=(
+            ImplicitSettings(beta=0.5, prm_learning_rate=5e-4, scaled="unscaled" not in name)
+            if algorithm == "prime"
+            else ImplicitSettings()
         ),
         # Soon: these runs are short.
         monitors=MonitorSettings(baseline=5, window=5),

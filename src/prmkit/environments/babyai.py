@@ -58,7 +58,7 @@ def _quiet(*words: object) -> None:
 
 
 # While it makes up a mission, it prints the ones that it threw away.
-roomgrid_level.print = _quiet
+vars(roomgrid_level)["print"] = _quiet
 
 
 class BabyAI(GymnasiumEnvironment):

@@ -67,6 +67,8 @@ def of_2_13(
 def test_every_version_of_the_kernel_gives_what_one_by_one_gives(
     monkeypatch, kernel, window, groups, scaling
 ):
+    # The real kernel takes half precision alone, which would hide what differs.
+    monkeypatch.setattr(packed, "_for_kernel", lambda query: query.dtype)
     module = ModuleType("torch.nn.attention.varlen")
     module.varlen_attn = kernel
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
@@ -81,3 +83,31 @@ def test_every_version_of_the_kernel_gives_what_one_by_one_gives(
     bounds = packed.cumulated(n_query, "cpu"), packed.cumulated(n_key, "cpu")
     ours, _ = packed.attend(layer, query, keys, values, n_query, bounds, **told)
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernel_gets_half_precision_or_nothing():
+    exact, half = torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16)
+    assert packed._for_kernel(exact) is None
+    assert packed._for_kernel(half) == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert packed._for_kernel(exact) == torch.bfloat16
+
+
+def test_what_training_leaves_in_float32_goes_to_the_kernel_in_half_precision(monkeypatch):
+    seen = []
+
+    def kernel(query, key, value, *bounds, **settings):
+        seen.extend((query.dtype, key.dtype, value.dtype))
+        return query
+
+    module = ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn = kernel
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    rows = torch.zeros(1, 2, 5, 8)
+    bounds = packed.cumulated([5], "cpu"), packed.cumulated([5], "cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        packed.attend(SimpleNamespace(), rows, [rows[0]], [rows[0]], [5], bounds)
+    assert seen == [torch.bfloat16] * 3
+    # Without autocast it is computed in float32, sequence by sequence.
+    out, _ = packed.attend(SimpleNamespace(), rows, [rows[0]], [rows[0]], [5], bounds)
+    assert (len(seen), out.dtype) == (3, torch.float32)

@@ -194,9 +194,12 @@ def attend(
             "attention does not know"
         )
     query = query[0]
-    if bounds is not None:
+    exact = None if bounds is None else _for_kernel(query)
+    if bounds is not None and exact is not None:
         key, value = whole or (torch.cat(list(keys), dim=1), torch.cat(list(values), dim=1))
         n_keys = [k.shape[1] for k in keys]
+        # Under autocast rotary embeddings leave float32, which the kernel does not take.
+        query, key, value = query.to(exact), key.to(exact), value.to(exact)
         out = _variable_length(query, key, value, bounds, lengths, n_keys, scaling, sliding_window)
         return out[None], None
     parts = [
@@ -279,6 +282,16 @@ def _variable_length(
     )
     assert not isinstance(out, tuple)
     return out
+
+
+def _for_kernel(query: torch.Tensor) -> torch.dtype | None:
+    """The precision in which torch's kernel may compute; None where it is to be float32."""
+    import torch
+
+    if query.dtype in (torch.bfloat16, torch.float16):
+        return query.dtype
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 @functools.cache

@@ -164,10 +164,10 @@ ALGORITHMS = [*FEW, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE
 @pytest.mark.parametrize(("algorithm", "rewards"), ALGORITHMS)
 def test_every_algorithm_runs_with_every_kind_of_reward(tmp_path, algorithm, rewards):
     own = plan(
-        tmp_path, run={"algorithm": algorithm, "steps": 2}, rewards=rewards,
+        tmp_path, rollouts={"max_new_tokens": 16}, run={"algorithm": algorithm, "steps": 2}, rewards=rewards,
         update={"low": 0.0, "high": 1.0} if algorithm == "prime" else {},
     )  # fmt: skip
-    result = train_policy(PROBLEMS, own, likes_short, scorer=Counts())
+    result = train_policy(PROBLEMS, own, even, scorer=Counts())
     rows = [row for row in result.rows if row["step"]]
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
@@ -182,10 +182,11 @@ def test_every_algorithm_runs_with_every_kind_of_reward(tmp_path, algorithm, rew
     assert HFPolicy(result.policy, device="cpu").end == 3
 
 
+@pytest.mark.slow
 def test_a_policy_learns_what_pays(tmp_path):
     changes = {
         "run": {"algorithm": "rloo", "steps": 12, "save_every": 100},
-        "rollouts": {"problems": 6, "samples": 8, "max_new_tokens": 40},
+        "rollouts": {"problems": 6, "samples": 8, "max_new_tokens": 3},
         "update": {"learning_rate": 5e-4},
     }
 
@@ -198,7 +199,10 @@ def test_a_policy_learns_what_pays(tmp_path):
 
 
 def test_problems_beyond_the_bounds_teach_nothing(tmp_path):
-    bounds = {"update": {"low": 0.2, "high": 0.8}, "run": {"steps": 2}}
+    bounds = {
+        "update": {"low": 0.2, "high": 0.8}, "run": {"steps": 2},
+        "rollouts": {"max_new_tokens": 8},
+    }  # fmt: skip
     result = train_policy(
         PROBLEMS, plan(tmp_path, **bounds), lambda problem, text: Outcome(None, True)
     )
@@ -259,19 +263,24 @@ def test_all_problems_have_their_turn_before_one_has_a_second(tmp_path):
 
 IMPLICIT = {
     "run": {"algorithm": "prime", "steps": 4, "save_every": 2, "eval_every": 3, "eval_samples": 1},
-    "rollouts": {"problems": 2, "samples": 3, "max_new_tokens": 16},
+    "rollouts": {"problems": 2, "samples": 3, "max_new_tokens": 8},
     "rewards": {"reward": "implicit"},
     "update": {"low": 0.0, "high": 1.0},
 }
 HELD_OUT = PROBLEMS[4:]
 
 
-def go(out, **more):
-    return train_policy(PROBLEMS[:4], plan(out, **IMPLICIT), even, held_out=HELD_OUT, **more)
+@pytest.fixture(scope="module")
+def go(tiny_lm):
+    def run(out, **more):
+        own = plan(out, tiny_lm, **IMPLICIT)
+        return train_policy(PROBLEMS[:4], own, even, held_out=HELD_OUT, **more)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(go, tmp_path_factory):
     """A run that nobody disturbs."""
     return go(tmp_path_factory.mktemp("whole"))
 
@@ -292,7 +301,7 @@ class Stop(Exception):
     pass
 
 
-def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(tmp_path, whole):
+def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(tmp_path, go, whole):
     def stop(row):
         if row["step"] == 3:
             raise Stop
@@ -326,7 +335,7 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(tmp_path, who
         ("prmkit.rl.loop.save_model", 1, 4),
     ],
 )
-def test_ctrl_c_keeps_whole_steps(tmp_path, monkeypatch, whole, where, calls, saved):
+def test_ctrl_c_keeps_whole_steps(tmp_path, monkeypatch, go, whole, where, calls, saved):
     import pkgutil
 
     original, left = pkgutil.resolve_name(where.replace(".Learner.", ":Learner.")), [calls]
@@ -347,7 +356,7 @@ def test_ctrl_c_keeps_whole_steps(tmp_path, monkeypatch, whole, where, calls, sa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-def test_ctrl_c_at_any_line_of_the_loop(tmp_path, whole, part):
+def test_ctrl_c_at_any_line_of_the_loop(tmp_path, go, whole, part):
     import sys
 
     from prmkit.rl import loop
@@ -379,8 +388,8 @@ def test_ctrl_c_at_any_line_of_the_loop(tmp_path, whole, part):
     assert_alike(whole, go(tmp_path / "run"))
 
 
-def test_a_run_that_is_done_is_not_done_again(tmp_path):
-    own = plan(tmp_path, run={"steps": 1})
+def test_a_run_that_is_done_is_not_done_again(tmp_path, tiny_lm):
+    own = plan(tmp_path, tiny_lm, run={"steps": 1})
     first = train_policy(PROBLEMS, own, likes_short)
     (first.policy / "model.safetensors").unlink()
     told = []
@@ -389,7 +398,7 @@ def test_a_run_that_is_done_is_not_done_again(tmp_path):
     assert again.rows == first.rows
     # A kill may have come before the policy was written.
     assert (again.policy / "model.safetensors").is_file()
-    longer = train_policy(PROBLEMS, plan(tmp_path, run={"steps": 2}), likes_short)
+    longer = train_policy(PROBLEMS, plan(tmp_path, tiny_lm, run={"steps": 2}), likes_short)
     assert [row["step"] for row in longer.rows] == [0, 1, 2]
     with pytest.raises(RunFolderError, match="has done 2 steps, and steps is 1"):
         train_policy(PROBLEMS, own, likes_short)

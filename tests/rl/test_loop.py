@@ -164,7 +164,8 @@ ALGORITHMS = [*FEW, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE
 @pytest.mark.parametrize(("algorithm", "rewards"), ALGORITHMS)
 def test_every_algorithm_runs_with_every_kind_of_reward(tmp_path, algorithm, rewards):
     own = plan(
-        tmp_path, rollouts={"max_new_tokens": 16}, run={"algorithm": algorithm, "steps": 2}, rewards=rewards,
+        tmp_path, rollouts={"max_new_tokens": 16},
+        run={"algorithm": algorithm, "steps": 2}, rewards=rewards,
         update={"low": 0.0, "high": 1.0} if algorithm == "prime" else {},
     )  # fmt: skip
     result = train_policy(PROBLEMS, own, even, scorer=Counts())

@@ -236,6 +236,7 @@ class ImplicitUpdate:
 
         items = sequences(batch.rollouts)
         ratios = torch.zeros(batch.mask.shape)
+        kept: list[tuple[list[int], Tensor]] = []
         told = Told()
         n_known = sum(bool(one.ids) for one in items)
 
@@ -246,7 +247,7 @@ class ImplicitUpdate:
             other = reference[numbers, :width].to(log_probs.device)
             mask = batch.mask[numbers, :width].to(log_probs.device)
             own = (log_probs - other) * mask
-            ratios[numbers, :width] = own.detach().float().cpu()
+            kept.append((numbers, own.detach()))
             there = mask.any(1).float()
             target = batch.correct[numbers].to(own.device)
             total = implicit_cross_entropy(own.sum(1), target, there, self._settings.beta)
@@ -257,6 +258,9 @@ class ImplicitUpdate:
 
         if n_known:
             learn(self._prm, items, range(len(items)), loss)
+        # When all is done, so that no pass waits for the one before.
+        for numbers, own in kept:
+            ratios[numbers, : own.shape[1]] = own.float().cpu()
         return ratios, told.figures()
 
 

@@ -60,6 +60,11 @@ class _Run(RLSettings):
 @dataclass(frozen=True, kw_only=True)
 class _Rewards(RewardSettings):
     __doc__ = RewardSettings.__doc__
+    reward: Process | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.reward is not None:
+            super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,12 +302,15 @@ def _title(plan: Plan) -> str:
 
 def _by_default(run: _Run, rewards: _Rewards | None) -> tuple[_Run, _Rewards]:
     """The reward that an algorithm is about, where none is given."""
-    if rewards is None or rewards.reward == "none":
+    rewards = rewards or _Rewards()
+    if rewards.reward is None:
+        own: Process = "none"
         if run.algorithm == "prime":
-            return run, replace(rewards or _Rewards(), reward="implicit")
-        if run.algorithm in PREFERENCES:
-            return run, replace(rewards or _Rewards(), reward="score")
-    return run, rewards or _Rewards()
+            own = "implicit"
+        elif run.algorithm in PREFERENCES:
+            own = "score"
+        rewards = replace(rewards, reward=own)
+    return run, rewards
 
 
 def _check_judged(plan: Plan, practised: list[Problem], held_out: list[Problem]) -> None:

@@ -26,7 +26,7 @@ from prmkit.policies.base import (
     given_each,
 )
 from prmkit.policies.continuing import Continuing, Copied, Shared, can_share
-from prmkit.policies.reading import Ids, Read, Reader
+from prmkit.policies.reading import Ids, Read, Reader, without_gradients
 from prmkit.records import Problem, Trajectory
 from prmkit.settings import at_least
 
@@ -234,7 +234,7 @@ class HFPolicy:
                 # Nothing is asked after the last token, unless it is whether the text ends.
                 texts[i] = (*prefix, *(more if ends[i] else more[:-1]))
         of = [*texts]
-        with torch.inference_mode():
+        with without_gradients(self._device):
             for at, logits in self._reader.follow(
                 [*texts.values()], [len(prefixes[i]) for i in of], self._max_rows
             ):
@@ -261,8 +261,6 @@ class HFPolicy:
             InputTooLong: if a prefix leaves no room for a token in the model's context.
             PolicyError: if two choices begin with the same token.
         """
-        import torch
-
         first = [encode_inside(self._tokenizer, choice)[:1] for choice in choices]
         if [] in first or len({token for (token,) in first}) < len(choices):
             raise PolicyError(
@@ -273,7 +271,7 @@ class HFPolicy:
         ids = [tuple(self._encode(prefix)) for prefix in prefixes]
         unique = list(dict.fromkeys(ids))
         found: dict[Ids, list[float]] = {}
-        with torch.inference_mode():
+        with without_gradients(self._device):
             for at in range(0, len(unique), self._max_rows):
                 batch = unique[at : at + self._max_rows]
                 read = self._reader.read(batch)
@@ -307,7 +305,7 @@ class HFPolicy:
         limit = max(job.limit for job in jobs)
         chance = np.stack([_uniforms(job.seed, job.number, limit) for job in jobs])
         uniforms = torch.from_numpy(chance).to(self._device)
-        with torch.inference_mode():
+        with without_gradients(self._device):
             read = self._reader.read(prefixes)
             written, lengths, finish = self._decode(read, prefixes, jobs, uniforms, settings)
         return [

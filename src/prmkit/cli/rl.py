@@ -36,6 +36,7 @@ from prmkit.rl.settings import Average as Average
 from prmkit.rl.settings import Forward as Forward
 from prmkit.rl.settings import KlKind as KlKind
 from prmkit.rl.settings import Process as Process
+from prmkit.rl.voice_settings import VoiceSettings
 from prmkit.scorers.settings import ModelSettings, OnSeparator
 from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
@@ -167,6 +168,7 @@ def rl(
     rewards: Annotated[_Rewards | None, Parameter(name="*")] = None,
     update: Annotated[UpdateSettings | None, Parameter(name="*")] = None,
     implicit: Annotated[_Implicit | None, Parameter(name="*")] = None,
+    voice: Annotated[VoiceSettings | None, Parameter(name="*")] = None,
     monitors: MonitorSettings | None = None,
     json: bool = False,
 ) -> int:
@@ -197,6 +199,7 @@ def rl(
         update=update or UpdateSettings(),
         implicit=own,
         monitors=monitors or MonitorSettings(),
+        voice=voice or VoiceSettings(),
     )
     plan.check(model.model is not None)
     watch = WatchSettings(report_to=task.report_to)
@@ -306,7 +309,7 @@ def _described(
     """What a run's weights depend on."""
     from prmkit.ledger import seed_for
 
-    told = {k: v for k, v in asdict(plan).items() if k != "run"}
+    told = {k: v for k, v in asdict(plan).items() if k not in ("run", "voice")}
     run = asdict(plan.run)
     # A run may be made longer, and saved at other times.
     for free in ("out", "steps", "save_every"):
@@ -317,6 +320,8 @@ def _described(
     return {
         **run,
         **told,
+        # Its seeds give other responses than this process draws; where it is does not matter.
+        "drawn_by": "this process" if plan.voice.server is None else "a server",
         "scorer": {k: v for k, v in asdict(model).items() if k != "scorer_server"},
         "files": [fingerprint(known_name(name)) for name in models],
         "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.checkpoints import start_causal_lm, start_token_classifier
@@ -159,6 +160,12 @@ class Speaker(Learner):
     ):
         super().__init__(start_causal_lm(folder), machine, **learner)
         self._temperature = temperature
+
+    def at(self, temperature: float) -> Speaker:
+        """The same weights at another temperature."""
+        other = copy(self)
+        other._temperature = temperature
+        return other
 
     def log_probs(self, items: Sequence[Asked]) -> tuple[Tensor, Tensor]:
         """[L] log-probabilities of all tokens of one pass, and [L] entropies, without gradient."""

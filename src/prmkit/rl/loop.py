@@ -40,6 +40,8 @@ from prmkit.rl.settings import (
     UpdateSettings,
     check_together,
 )
+from prmkit.rl.voice_settings import VoiceSettings
+from prmkit.rl.voices import ServedVoice
 from prmkit.scorers.base import Scorer
 from prmkit.splitting import splitter
 
@@ -61,6 +63,7 @@ class Plan:
         update: how that teaches.
         implicit: of implicit rewards.
         monitors: what is watched.
+        voice: where responses are drawn.
     """
 
     run: RLSettings
@@ -69,6 +72,7 @@ class Plan:
     update: UpdateSettings = field(default_factory=UpdateSettings)
     implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
     monitors: MonitorSettings = field(default_factory=MonitorSettings)
+    voice: VoiceSettings = field(default_factory=VoiceSettings)
 
     def check(self, has_scorer: bool) -> None:
         """Refuse what does not go together; see `prmkit.rl.settings.check_together`."""
@@ -183,13 +187,21 @@ class Loop:
     def _resume(self) -> int:
         out = self._plan.run.out
         point = saving.load(out, self._parts.learners)
+        # At the start too: a server may still have what an earlier run taught it.
+        self._speak_anew()
         if point is None:
             return 0
         self._told = point.state["told"]
         self._watch.load(point.state["watch"])
-        self._parts.voice.take(self._parts.policy.model)
         logger.info("going on after step %d", point.step)
         return point.step
+
+    def _speak_anew(self) -> None:
+        """Draw with the weights as they are now."""
+        voice, policy = self._parts.voice, self._parts.policy
+        voice.take(policy.model)
+        if isinstance(voice, ServedVoice):
+            voice.check(policy, self._problems[0])
 
     def _save(self, done: int) -> None:
         if done and not any(p.name == f"step-{done}" for p in saving.points(self._plan.run.out)):
@@ -225,7 +237,7 @@ class Loop:
         )
         self._between = False
         figures = self._learn(rollouts)
-        self._parts.voice.take(self._parts.policy.model)
+        self._speak_anew()
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
         self._told["seconds"] += time.perf_counter() - begun
         rewards = self._plan.rewards

@@ -21,6 +21,7 @@ from prmkit.rl.updates import (
     PolicyUpdate,
     ratios_of,
 )
+from prmkit.rl.voices import ServedVoice, Voice
 from prmkit.scorers.base import Scorer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Parts:
         plan: the settings.
     """
 
-    voice: HFPolicy
+    voice: Voice
     policy: Speaker
     reference: Speaker
     prm: Speaker | None
@@ -127,7 +128,12 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         "warmup": run.warmup,
     }
     torch.manual_seed(run.seed)
-    voice = HFPolicy(base, device=device, max_kept=0)
+    voice: Voice
+    if plan.voice.server is None:
+        voice = HFPolicy(base, device=device, max_kept=0)
+    else:
+        folder = plan.voice.weights or run.out / "served"
+        voice = ServedVoice(plan.voice, base, folder, bf16=bf16)
     policy = Speaker(base, machine, temperature, **learning)
     reference = Speaker(base, machine, temperature)
     learners: dict[str, Learner] = {"policy": policy}

@@ -341,9 +341,3 @@ def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(tmp_path,
 def test_settings_that_mean_nothing_are_refused(make, error):
     with pytest.raises(error):
         make()
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InvalidSetting, match="one process"):
-        RLSettings(policy="x")

@@ -174,7 +174,8 @@ def rl(
 ) -> int:
     """Teach a policy by verified outcomes, step scores, or both, and watch that it is not fooled.
 
-    Interrupted, it goes on from its last checkpoint when it is given again.
+    Interrupted, it goes on from its last checkpoint when it is given again. Several processes are
+    started by torchrun: torchrun --nproc-per-node 8 --no-python prm rl …
 
     Args:
         monitors: when an alarm is raised.
@@ -186,7 +187,8 @@ def rl(
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
     model.check()
-    from prmkit.rl.loop import Plan
+    from prmkit.rl.loop import Plan, train_policy
+    from prmkit.rl.team import open_team
 
     own = implicit or _Implicit()
     if own.prm is not None:
@@ -206,9 +208,14 @@ def rl(
     watch.curves()
     practised, held_out = _problems(task)
     described = _described(plan, model, practised, held_out)
+    # Before models are loaded: each process has a GPU of its own.
+    first = open_team(run.device, rollouts.problems).first
     scorer = model.open(run.device)
-    if not json and task.report_to == "auto" and not watch.curves():
+    if first and not json and task.report_to == "auto" and not watch.curves():
         say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
+    if not first:
+        train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out)
+        return DONE
     with run_folder(run.out, described, resume=task.resume):
         result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
     write_rl(run.out / "report.html", run.out, title=_title(plan))

@@ -40,8 +40,8 @@ from prmkit.rl.settings import (
     UpdateSettings,
     check_together,
 )
+from prmkit.rl.team import close_team, open_team
 from prmkit.rl.voice_settings import VoiceSettings
-from prmkit.rl.voices import ServedVoice
 from prmkit.scorers.base import Scorer
 from prmkit.splitting import splitter
 
@@ -111,6 +111,9 @@ def train_policy(
 ) -> RLResult:
     """Teach a policy; goes on where an earlier run in the same folder was.
 
+    Started by torchrun in several processes of one machine, each calls this, draws and learns from
+    a share, and all come to the same weights. The first one writes, and is told the rows.
+
     Args:
         problems: what it practises on, in an order of the seed's.
         plan: the settings.
@@ -126,7 +129,9 @@ def train_policy(
         RunFolderError: if a checkpoint is damaged.
     """
     loop = Loop(problems, plan, judge, scorer, held_out)
-    return loop.run(on_row or (lambda row: None))
+    result = loop.run(on_row or (lambda row: None))
+    close_team(loop.team)
+    return result
 
 
 class Loop:
@@ -146,7 +151,8 @@ class Loop:
         self._problems, self._plan, self._held_out = problems, plan, held_out
         self._scorer = scorer
         base = find_checkpoint(plan.run.policy)
-        self._parts: Parts = assemble(base, plan, scorer)
+        self.team = open_team(plan.run.device, plan.rollouts.problems)
+        self._parts: Parts = assemble(base, plan, scorer, self.team)
         voice = self._parts.voice
         if voice.end is None:
             raise InvalidSetting(f"{voice.name!r} has no end token, so that no response would end")
@@ -182,13 +188,15 @@ class Loop:
             if self._between:
                 self._save(done)
             raise
-        return RLResult(out, self._finish(), saving.rows(out))
+        folder = self.team.once(self._finish)
+        return RLResult(out, folder, saving.rows(out))
 
     def _resume(self) -> int:
         out = self._plan.run.out
-        point = saving.load(out, self._parts.learners)
+        learners, first = self._parts.learners, self.team.first
+        point = self.team.in_turn(lambda: saving.load(out, learners, first=first))
         # At the start too: a server may still have what an earlier run taught it.
-        self._speak_anew()
+        self._parts.speak_anew(self._problems[0])
         if point is None:
             return 0
         self._told = point.state["told"]
@@ -196,19 +204,16 @@ class Loop:
         logger.info("going on after step %d", point.step)
         return point.step
 
-    def _speak_anew(self) -> None:
-        """Draw with the weights as they are now."""
-        voice, policy = self._parts.voice, self._parts.policy
-        voice.take(policy.model)
-        if isinstance(voice, ServedVoice):
-            voice.check(policy, self._problems[0])
-
     def _save(self, done: int) -> None:
+        if not self.team.first:
+            return
         if done and not any(p.name == f"step-{done}" for p in saving.points(self._plan.run.out)):
             state = {"told": self._told, "watch": self._watch.state()}
             saving.save(self._plan.run.out, saving.Point(done, state), self._parts.learners)
 
     def _write(self, row: Row, on_row: Callable[[Row], None]) -> None:
+        if not self.team.first:
+            return
         with (self._plan.run.out / saving.METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         on_row(row)
@@ -224,11 +229,25 @@ class Loop:
             found.append(self._problems[order[place]])
         return found
 
+    def _roll_out(
+        self,
+        problems: Sequence[Problem],
+        n: int,
+        settings: SamplingSettings,
+        seed: int,
+        scorer: Scorer | None = None,
+    ) -> list[Rollout]:
+        """See `prmkit.rl.rollouts.roll_out`; each process draws for its share of the problems."""
+        own = self.team.share(len(problems))
+        some = problems[own.start : own.stop]
+        return self.team.together(
+            lambda: roll_out(self._drawing, some, n, settings, seed, scorer, own.start)
+        )
+
     def _step(self, step: int) -> Row:
         """Draw, judge, learn."""
         begun = time.perf_counter()
-        rollouts = roll_out(
-            self._drawing,
+        rollouts = self._roll_out(
             self._chosen(step),
             self._plan.rollouts.samples,
             self._sampling,
@@ -237,7 +256,7 @@ class Loop:
         )
         self._between = False
         figures = self._learn(rollouts)
-        self._speak_anew()
+        self._parts.speak_anew(self._problems[0])
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
         self._told["seconds"] += time.perf_counter() - begun
         rewards = self._plan.rewards
@@ -290,7 +309,7 @@ class Loop:
             ways.append(("eval_accuracy", self._plan.run.eval_samples, self._sampling))
         for name, n, sampling in ways:
             # The same chances at each evaluation, so that two of them differ by the policy alone.
-            drawn = roll_out(self._drawing, self._held_out, n, sampling, seed_for(0, "eval"))
+            drawn = self._roll_out(self._held_out, n, sampling, seed_for(0, "eval"))
             found[name] = sum(one.trajectory.correct is True for one in drawn) / len(drawn)
         return found
 

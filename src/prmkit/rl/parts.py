@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from prmkit.checkpoints import default_device, find_checkpoint
 from prmkit.policies.hf import HFPolicy
+from prmkit.policies.wire import Capabilities
+from prmkit.records import Problem
 from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
 from prmkit.rl.learner import Critic, Learner, Machine, Speaker, sequences
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import PREFERENCES, ImplicitSettings
+from prmkit.rl.team import Team
 from prmkit.rl.updates import (
     CriticUpdate,
     ImplicitUpdate,
@@ -43,6 +46,7 @@ class Parts:
         learners: what learns, by the names of checkpoints.
         credit: rewards to advantages.
         plan: the settings.
+        team: the processes of the run.
     """
 
     voice: Voice
@@ -53,6 +57,28 @@ class Parts:
     learners: dict[str, Learner]
     credit: Credit
     plan: Plan
+    team: Team
+
+    def speak_anew(self, problem: Problem) -> None:
+        """Draw with the weights as they are now.
+
+        Args:
+            problem: by whose question it is seen that a server took them.
+
+        Raises:
+            PrmkitError: if a server did not take them.
+        """
+        voice, model = self.voice, self.policy.model
+        if not isinstance(voice, ServedVoice):
+            voice.take(model)
+            return
+
+        def hand_over() -> None:
+            voice.take(model)
+            voice.check(self.policy, problem)
+
+        self.team.once(hand_over)
+        voice.meet()
 
     def learn(self, batch: Batch) -> tuple[dict[str, float], Tensor]:
         """Everything learns from a batch; figures, and the advantages [B, T]."""
@@ -104,23 +130,25 @@ class Parts:
         )(rollouts)
 
 
-def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
+def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts:
     """Load the models of a run.
 
     Args:
         base: folder of the policy.
         plan: the settings.
         scorer: of steps.
+        team: the processes of the run.
 
     Raises:
         CheckpointError: if a model cannot be loaded.
+        PrmkitError: if a server cannot take weights.
     """
     import torch
 
     run, update, implicit = plan.run, plan.update, plan.implicit
     device = run.device or default_device()
     bf16 = run.precision == "bfloat16" or (run.precision == "auto" and device != "cpu")
-    machine = Machine(device, bf16, update.tokens_per_pass)
+    machine = Machine(device, bf16, update.tokens_per_pass, team)
     temperature = plan.rollouts.temperature
     learning: dict[str, Any] = {
         "learning_rate": update.learning_rate,
@@ -132,8 +160,7 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
     if plan.voice.server is None:
         voice = HFPolicy(base, device=device, max_kept=0)
     else:
-        folder = plan.voice.weights or run.out / "served"
-        voice = ServedVoice(plan.voice, base, folder, bf16=bf16)
+        voice = _served(base, plan, bf16, team)
     policy = Speaker(base, machine, temperature, **learning)
     reference = Speaker(base, machine, temperature)
     learners: dict[str, Learner] = {"policy": policy}
@@ -152,4 +179,19 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
     credit = Credit(
         run.algorithm, plan.rewards, update, scorer.semantics if scorer else None, implicit.beta
     )
-    return Parts(voice, policy, reference, prm, critic, learners, credit, plan)
+    return Parts(voice, policy, reference, prm, critic, learners, credit, plan, team)
+
+
+def _served(base: Path, plan: Plan, bf16: bool, team: Team) -> ServedVoice:
+    """The voice on a server; the first process finds out for all what the server can do."""
+    folder = plan.voice.weights or plan.run.out / "served"
+    most = max(1, plan.voice.concurrency // team.size)
+
+    def made(capabilities: Capabilities | None = None) -> ServedVoice:
+        return ServedVoice(
+            plan.voice, base, folder, bf16=bf16, concurrency=most, capabilities=capabilities
+        )
+
+    if team.size == 1:
+        return made()
+    return made(team.once(lambda: made().capabilities))

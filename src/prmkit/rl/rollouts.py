@@ -59,6 +59,7 @@ def roll_out(
     settings: SamplingSettings,
     seed: int,
     scorer: Scorer | None = None,
+    first: int = 0,
 ) -> list[Rollout]:
     """Draw `n` responses to each problem, and score their steps.
 
@@ -73,6 +74,7 @@ def roll_out(
         settings: how to draw.
         seed: each problem draws from a seed of its own, made from this one and its place.
         scorer: scores steps, all of them in one batch; None for no scores.
+        first: the place of the first of these problems, where they are a part of more.
 
     Returns:
         The responses, those to one problem together.
@@ -85,7 +87,7 @@ def roll_out(
         prompts,
         [n] * len(problems),
         settings,
-        [seed_for(seed, str(i), p.id) for i, p in enumerate(problems)],
+        [seed_for(seed, str(i), p.id) for i, p in enumerate(problems, first)],
     )
     made = [
         _rollout(drawing, problem, tuple(prompt), one)

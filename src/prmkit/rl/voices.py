@@ -121,7 +121,7 @@ class ServedVoice(OpenAIPolicy):
         self._folder, self._bf16 = folder.resolve(), bf16
         self._seen = settings.weights_seen or str(self._folder)
         self._shows_tokens()
-        self._begun = self._since()
+        self.meet()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -185,11 +185,14 @@ class ServedVoice(OpenAIPolicy):
                 "see that folder (--weights, --weights-seen)? After a failed load vLLM is no "
                 "longer good for anything: start it again, then give the same command again"
             ) from None
-        # One that was begun anew has these weights now, too.
-        self._begun = self._since()
+        self.meet()
         for old in (*self._folder.glob("weights-*"), *self._folder.glob(".weights-*.tmp")):
             if old.name != name:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def meet(self) -> None:
+        """Take the server for the one that has the last weights, as it is now."""
+        self._begun = self._since()
 
     def check(self, policy: Speaker, problem: Problem) -> None:
         """See that the server finds a question's tokens as likely as the policy does.
@@ -206,7 +209,7 @@ class ServedVoice(OpenAIPolicy):
         body = body_of(can, prompt_of_ids(prompt), max_tokens=1) | {"echo": True, "logprobs": 1}
         theirs = self._endpoint.post(can.route, body, partial(_log_probs, n=len(prompt)))
         asked = Asked(tuple(prompt[:1]), tuple(prompt[1:]))
-        ours, _ = policy.at(1.0).read([asked], len(asked.ids))
+        ours, _ = policy.alone(1.0).read([asked], len(asked.ids))
         apart = sum(abs(a - b) for a, b in zip(ours[0].tolist(), theirs, strict=True)) / len(theirs)
         # NaN is no agreement either.
         if not apart <= APART:

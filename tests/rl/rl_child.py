@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from prmkit.errors import PrmkitError
 from prmkit.policies.sampling import Outcome
 from prmkit.rl.learner import Learner
 from prmkit.rl.loop import train_policy
+from prmkit.rl.voice_settings import VoiceSettings
 
 
 def main(told: dict) -> None:
@@ -50,7 +52,9 @@ def main(told: dict) -> None:
     try:
         train_policy(
             PROBLEMS,
-            plan(told["out"], **told["changes"]),
+            replace(
+                plan(told["out"], **told["changes"]), voice=VoiceSettings(**told.get("voice", {}))
+            ),
             judge,
             scorer=Counts() if told.get("scored") else None,
             held_out=PROBLEMS[: told.get("held_out", 0)],

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import rl_child
 import torch
+from reloading_server import ReloadingServer
 from safetensors.torch import load_file
 from test_loop import PROBLEMS, plan
 
+from prmkit.embedded.build import WEIGHTS
 from prmkit.errors import InvalidSetting
 from prmkit.rl.team import Team, open_team
 
@@ -85,6 +87,10 @@ WAYS = {
         "run": {"algorithm": "prime"}, "rewards": {"reward": "implicit"},
         "implicit": {"forward": "double"}, "update": {"low": 0.0, "high": 1.0},
     },
+    "implicit": {
+        "run": {"algorithm": "grpo"}, "rewards": {"reward": "implicit"},
+        "implicit": {"prm_learning_rate": 1e-3},
+    },
     "step-dpo": {
         "run": {"algorithm": "step-dpo"}, "rewards": {"reward": "score", "margin": 0.02},
     },
@@ -123,10 +129,26 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
 
 
 @pytest.mark.slow
+def test_several_processes_draw_on_one_server(tmp_path):
+    changes = {
+        "run": {**RUN, "algorithm": "rloo"}, "update": {"learning_rate": 1e-5},
+        "rollouts": {"max_new_tokens": 12},
+    }  # fmt: skip
+    found = {}
+    for processes in (1, 2):
+        with ReloadingServer(WEIGHTS / "policy") as server:
+            told = {"changes": changes, "voice": {"server": server.url}}
+            found[processes] = learnt(tmp_path / str(processes), processes, **told)
+            # The first process hands weights over, for all: at the start and after each step.
+            assert len(server.loaded) == 3
+    assert_alike(found[1], found[2])
+
+
+@pytest.mark.slow
 def test_what_goes_wrong_in_one_process_ends_all_with_its_reason(tmp_path):
     told = learnt(tmp_path, 2, changes={"run": RUN}, fails=PROBLEMS[0].id, expect=1)
-    assert "this verifier is out of order" in told["stderr"]
-    assert "PolicyError: process" in told["stderr"]
+    assert "prmkit.errors.PrmkitError: this verifier is out of order" in told["stderr"]
+    assert "prmkit.errors.PolicyError: process" in told["stderr"]
 
 
 @pytest.mark.slow
@@ -178,7 +200,9 @@ def test_a_run_refuses_what_cannot_be_shared_before_a_model_is_loaded(tmp_path, 
 # Shares.
 
 
-@pytest.mark.parametrize("weights", [[5, 1, 1, 1, 5, 9, 2], [1] * 8, [100, 1, 1], [3], [], [0, 0]])
+@pytest.mark.parametrize(
+    "weights", [[5, 1, 1, 1, 5, 9, 2], [1] * 8, [100, 1, 1], [3], [3, 0], [], [0, 0]]
+)
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_each_thing_is_one_process_and_shares_are_about_equal(weights, size):
     shares = [Team(rank, size).share_by(weights) for rank in range(size)]

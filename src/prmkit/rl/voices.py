@@ -46,7 +46,7 @@ BEGUN = "process_start_time_seconds"
 """By this line of its metrics a server that was begun anew is known."""
 IDLE_SECONDS = 60.0
 """How long a server may go on with requests that nobody waits for before its cache is dropped."""
-APART = 0.1
+APART = 0.25
 """Nats a token by which a server may find a text more or less likely, by other roundings."""
 
 

@@ -89,7 +89,7 @@ WAYS = {
     },
     "implicit": {
         "run": {"algorithm": "grpo"}, "rewards": {"reward": "implicit"},
-        "implicit": {"prm_learning_rate": 1e-3},
+        "implicit": {"prm_learning_rate": 2e-5},
     },
     "step-dpo": {
         "run": {"algorithm": "step-dpo"}, "rewards": {"reward": "score", "margin": 0.02},

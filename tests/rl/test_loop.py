@@ -331,7 +331,7 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(tmp_path, go,
         # writing of its row.
         ("prmkit.rl.loop.roll_out", 3, 3),
         ("prmkit.rl.learner.Learner.step", 7, 2),
-        ("prmkit.rl.loop.share_right", 3, 3),
+        ("prmkit.rl.loop.are_right", 3, 3),
         ("prmkit.rl.saving.append", 3, 3),
         ("prmkit.rl.loop.save_model", 1, 4),
     ],
@@ -513,9 +513,3 @@ def test_options_that_mean_something_are_taken(tmp_path):
 def test_settings_that_mean_nothing_are_refused(make, error):
     with pytest.raises(error):
         make()
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InvalidSetting, match="one process"):
-        RLSettings(policy="x")

@@ -8,7 +8,7 @@ from prmkit.errors import PolicyError
 from prmkit.policies.base import Completion, Drawn, SamplingSettings
 from prmkit.policies.sampling import Outcome
 from prmkit.records import Problem, StepScores, Unscored
-from prmkit.rl.rollouts import Drawing, roll_out, share_right
+from prmkit.rl.rollouts import Drawing, are_right, roll_out
 from prmkit.splitting import splitter
 
 TOKENS = ["<end>", "<stop>", "a", "bc\n", "d\ne", "\n", "f\ng\nh", "fin"]
@@ -170,9 +170,9 @@ def test_what_has_steps_is_scored_in_one_batch():
     assert not hasattr(scorer, "asked")
 
 
-def test_the_share_of_right_ones_is_of_texts_broken_tokens_or_not():
+def test_what_is_right_is_told_of_texts_broken_tokens_or_not():
     policy = Says(drawn(7), drawn(3), drawn(text="? fin"), drawn())
-    assert share_right(drawing(policy), PROBLEMS, 2, SETTINGS, 0) == 0.5
+    assert are_right(drawing(policy), PROBLEMS, 2, SETTINGS, 0) == [True, False, False, True]
     failed = Says(Drawn(Completion("", "error", 0, "gone")))
     with pytest.raises(PolicyError, match="gone"):
-        share_right(drawing(failed), PROBLEMS[:1], 1, SETTINGS, 0)
+        are_right(drawing(failed), PROBLEMS[:1], 1, SETTINGS, 0)

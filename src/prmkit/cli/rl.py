@@ -37,6 +37,7 @@ from prmkit.rl.settings import Average as Average
 from prmkit.rl.settings import Forward as Forward
 from prmkit.rl.settings import KlKind as KlKind
 from prmkit.rl.settings import Process as Process
+from prmkit.rl.voice_settings import VoiceSettings
 from prmkit.scorers.settings import ModelSettings, OnSeparator
 from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
@@ -214,12 +215,14 @@ def rl(
     rewards: Annotated[_Rewards | None, Parameter(name="*")] = None,
     update: Annotated[UpdateSettings | None, Parameter(name="*")] = None,
     implicit: Annotated[_Implicit | None, Parameter(name="*")] = None,
+    voice: Annotated[VoiceSettings | None, Parameter(name="*")] = None,
     monitors: MonitorSettings | None = None,
     json: bool = False,
 ) -> int:
     """Teach a policy by verified outcomes, step scores, or both, and watch that it is not fooled.
 
-    Interrupted, it goes on from its last checkpoint when it is given again.
+    Interrupted, it goes on from its last checkpoint when it is given again. Several processes are
+    started by torchrun: torchrun --nproc-per-node 8 --no-python prm rl …
 
     Args:
         monitors: when an alarm is raised.
@@ -231,7 +234,8 @@ def rl(
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
     model.check()
-    from prmkit.rl.loop import Plan
+    from prmkit.rl.loop import Plan, train_policy
+    from prmkit.rl.team import open_team
 
     own = implicit or _Implicit()
     if own.prm is not None:
@@ -244,15 +248,21 @@ def rl(
         update=update or UpdateSettings(),
         implicit=own,
         monitors=monitors or MonitorSettings(),
+        voice=voice or VoiceSettings(),
     )
     plan.check(model.model is not None)
     watch = WatchSettings(report_to=task.report_to)
     watch.curves()
     _check_judged(plan, practised, held_out)
     described = _described(plan, model, practised, held_out)
+    # Before models are loaded: each process has a GPU of its own.
+    first = open_team(run.device, plan.rollouts.problems).first
     scorer = model.open(run.device)
-    if not json and task.report_to == "auto" and not watch.curves():
+    if first and not json and task.report_to == "auto" and not watch.curves():
         say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
+    if not first:
+        train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out)
+        return DONE
     with run_folder(run.out, described, resume=task.resume):
         result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
         write_rl(run.out / "report.html", run.out, title=_title(plan))
@@ -364,7 +374,7 @@ def _described(
     """What a run's weights depend on."""
     from prmkit.ledger import seed_for
 
-    told = {k: v for k, v in asdict(plan).items() if k != "run"}
+    told = {k: v for k, v in asdict(plan).items() if k not in ("run", "voice")}
     run = asdict(plan.run)
     # A run may be made longer, and saved at other times.
     for free in ("out", "steps", "save_every"):
@@ -375,6 +385,8 @@ def _described(
     return {
         **run,
         **told,
+        # Its seeds give other responses than this process draws; where it is does not matter.
+        "drawn_by": "this process" if plan.voice.server is None else "a server",
         "scorer": {k: v for k, v in asdict(model).items() if k != "scorer_server"},
         "files": [fingerprint(known_name(name)) for name in models],
         "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",

@@ -39,8 +39,8 @@ def load_policy(settings: PolicySettings) -> HFPolicy | OpenAIPolicy:
 
     endpoint = Endpoint(
         EndpointSettings(
-            url=_root(settings.server),
-            api_key=_key(settings.api_key_env),
+            url=server_root(settings.server),
+            api_key=api_key(settings.api_key_env),
             timeout=settings.timeout,
             deadline=settings.deadline,
             attempts=settings.attempts,
@@ -53,8 +53,12 @@ def load_policy(settings: PolicySettings) -> HFPolicy | OpenAIPolicy:
     )
 
 
-def _root(server: str) -> str:
-    """The server's root; people give it with and without the ``/v1`` of its routes."""
+def server_root(server: str) -> str:
+    """The server's root; people give it with and without the ``/v1`` of its routes.
+
+    Raises:
+        InvalidSetting: if it is no address.
+    """
     if not server.startswith(("http://", "https://")):
         raise InvalidSetting(
             f"the server is {server!r}; it must be an address such as http://127.0.0.1:8000"
@@ -62,7 +66,12 @@ def _root(server: str) -> str:
     return server.rstrip("/").removesuffix("/v1")
 
 
-def _key(variable: str | None) -> str | None:
+def api_key(variable: str | None) -> str | None:
+    """The key that an environment variable holds; None where none is named.
+
+    Raises:
+        InvalidSetting: if it is not set.
+    """
     if variable is None:
         return None
     key = os.environ.get(variable)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.checkpoints import start_causal_lm, start_token_classifier
 from prmkit.errors import PrmkitError
 from prmkit.rl.rollouts import Rollout
+from prmkit.rl.team import Team
 from prmkit.training import forward
 from prmkit.training.log_probs import CHUNK, logits_of
 from prmkit.training.trees import plant
@@ -31,11 +33,13 @@ class Machine(NamedTuple):
         device: cpu or cuda.
         bf16: whether passes are in bfloat16; weights are float32 in any case.
         tokens: of a pass at most, where one sequence has no more.
+        team: who else computes; each process does a share.
     """
 
     device: str
     bf16: bool
     tokens: int
+    team: Team = Team()
 
     def passing(self) -> AbstractContextManager[Any]:
         """The precision of passes."""
@@ -135,6 +139,17 @@ class Learner:
         places = torch.tensor([place for of_one in forest.places for place in of_one])
         return rows[places.to(rows.device)]
 
+    def own_passes(self, items: Sequence[Asked], together: int = 1) -> list[list[int]]:
+        """This process' passes over some sequences, by their numbers; see `passes`."""
+        lengths = [len(one.prompt) + len(one.ids) for one in items]
+        weights = [sum(lengths[at : at + together]) for at in range(0, len(items), together)]
+        share = self.machine.team.share_by(weights)
+        first = share.start * together
+        own = items[first : share.stop * together]
+        return [
+            [first + i for i in numbers] for numbers in passes(own, self.machine.tokens, together)
+        ]
+
     def step(self) -> float:
         """One step of the optimiser; the norm of the gradients before they are cut.
 
@@ -143,6 +158,7 @@ class Learner:
         """
         import torch
 
+        self.machine.team.add_gradients(self.model)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._norm))
         if not math.isfinite(norm):
             raise PrmkitError(
@@ -170,6 +186,12 @@ class Speaker(Learner):
     ):
         super().__init__(start_causal_lm(folder), machine, **learner)
         self._temperature = temperature
+
+    def alone(self, temperature: float) -> Speaker:
+        """The same weights at another temperature, read by this process alone."""
+        other = copy(self)
+        other._temperature, other.machine = temperature, self.machine._replace(team=Team())
+        return other
 
     def log_probs(self, items: Sequence[Asked]) -> tuple[Tensor, Tensor]:
         """[L] log-probabilities of all tokens of one pass, and [L] entropies, without gradient."""
@@ -204,13 +226,14 @@ class Speaker(Learner):
 
         found = torch.zeros(2, len(items), width)
         with torch.no_grad():
-            for numbers in passes(items, self.machine.tokens):
+            for numbers in self.own_passes(items):
                 some = [items[i] for i in numbers]
                 if not any(one.ids for one in some):
                     continue
                 both = torch.stack(self.log_probs(some)).float().cpu()
                 for i, own in zip(numbers, _by_sequence(both, some), strict=True):
                     found[:, i, : own.shape[1]] = own
+        found = self.machine.team.add(found)
         return found[0], found[1]
 
 
@@ -247,14 +270,14 @@ class Critic(Learner):
 
         found = torch.zeros(len(items), width)
         with torch.no_grad():
-            for numbers in passes(items, self.machine.tokens):
+            for numbers in self.own_passes(items):
                 some = [items[i] for i in numbers]
                 if not any(one.ids for one in some):
                     continue
                 values = self.values(some).cpu()
                 for i, own in zip(numbers, _by_sequence(values[None], some), strict=True):
                     found[i, : own.shape[1]] = own[0]
-        return found
+        return self.machine.team.add(found)
 
 
 def _by_sequence(numbers: Tensor, items: Sequence[Asked]) -> Iterator[Tensor]:
@@ -294,7 +317,7 @@ def learn(
     Returns:
         The norm of the gradients.
     """
-    for numbers in passes([items[i] for i in chosen], learner.machine.tokens, together):
+    for numbers in learner.own_passes([items[i] for i in chosen], together):
         some = [chosen[n] for n in numbers]
         if any(items[i].ids for i in some):
             loss(some).backward()  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ from prmkit.rl.credit import earned
 from prmkit.rl.meanings import check_meanings
 from prmkit.rl.monitors import MonitorSettings, Watch, measure
 from prmkit.rl.parts import Parts, assemble
-from prmkit.rl.rollouts import Drawing, Rollout, roll_out, share_right
+from prmkit.rl.rollouts import Drawing, Rollout, are_right, roll_out
 from prmkit.rl.settings import (
     PREFERENCES,
     ImplicitSettings,
@@ -40,6 +40,8 @@ from prmkit.rl.settings import (
     UpdateSettings,
     check_together,
 )
+from prmkit.rl.team import close_team, open_team
+from prmkit.rl.voice_settings import VoiceSettings
 from prmkit.scorers.base import Scorer
 from prmkit.splitting import splitter
 
@@ -61,6 +63,7 @@ class Plan:
         update: how that teaches.
         implicit: of implicit rewards.
         monitors: what is watched.
+        voice: where responses are drawn.
     """
 
     run: RLSettings
@@ -69,6 +72,7 @@ class Plan:
     update: UpdateSettings = field(default_factory=UpdateSettings)
     implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
     monitors: MonitorSettings = field(default_factory=MonitorSettings)
+    voice: VoiceSettings = field(default_factory=VoiceSettings)
 
     def check(self, has_scorer: bool) -> None:
         """Refuse what does not go together; see `prmkit.rl.settings.check_together`."""
@@ -114,6 +118,9 @@ def train_policy(
 ) -> RLResult:
     """Teach a policy; goes on where an earlier run in the same folder was.
 
+    Started by torchrun in several processes of one machine, each calls this, draws and learns from
+    a share, and all come to the same weights. The first one writes, and is told the rows.
+
     Args:
         problems: what it practises on, in an order of the seed's.
         plan: the settings.
@@ -129,7 +136,9 @@ def train_policy(
         RunFolderError: if a checkpoint is damaged.
     """
     loop = Loop(problems, plan, judge, scorer, held_out)
-    return loop.run(on_row or (lambda row: None))
+    result = loop.run(on_row or (lambda row: None))
+    close_team(loop.team)
+    return result
 
 
 class Loop:
@@ -153,7 +162,8 @@ class Loop:
         self._problems, self._plan, self._held_out = problems, plan, held_out
         self._scorer = scorer
         base = find_checkpoint(plan.run.policy)
-        self._parts: Parts = assemble(base, plan, scorer)
+        self.team = open_team(plan.run.device, plan.rollouts.problems)
+        self._parts: Parts = assemble(base, plan, scorer, self.team)
         voice = self._parts.voice
         if voice.end is None:
             raise InvalidSetting(f"{voice.name!r} has no end token, so that no response would end")
@@ -187,7 +197,8 @@ class Loop:
         except KeyboardInterrupt:
             self._save()
             raise
-        return RLResult(out, self._finish(), saving.rows(out))
+        folder = self.team.once(self._finish)
+        return RLResult(out, folder, saving.rows(out))
 
     def _resume(self, on_row: Callable[[Row], None]) -> int:
         """Go on from the last checkpoint; how many steps are done."""
@@ -198,12 +209,14 @@ class Loop:
                 f"the run in {run.out} has done {last} steps, and steps is {run.steps}. Give at "
                 "least as many, or another folder with --out"
             )
-        point = saving.load(run.out, self._parts.learners)
+        learners, first = self._parts.learners, self.team.first
+        point = self.team.in_turn(lambda: saving.load(run.out, learners, first=first))
+        # At the start too: a server may still have what an earlier run taught it.
+        self._parts.speak_anew(self._problems[0])
         if point is None:
             return 0
         self._told = point.state["told"]
         self._watch.load(point.state["watch"])
-        self._parts.voice.take(self._parts.policy.model)
         logger.info("going on after step %d", point.step)
         rows = saving.rows(run.out)
         if not rows or rows[-1]["step"] < point.step:
@@ -212,6 +225,8 @@ class Loop:
         return point.step
 
     def _save(self) -> None:
+        if not self.team.first:
+            return
         out, point = self._plan.run.out, self._settled
         if point and all(saving.number(p) != point.step for p in saving.points(out)):
             saving.save(out, point, self._parts.learners)
@@ -224,6 +239,8 @@ class Loop:
         self._write(row, on_row)
 
     def _write(self, row: Row, on_row: Callable[[Row], None]) -> None:
+        if not self.team.first:
+            return
         saving.append(self._plan.run.out, row)
         on_row(row)
 
@@ -240,11 +257,25 @@ class Loop:
             found.append(self._problems[self._order[1][place]])
         return found
 
+    def _roll_out(
+        self,
+        problems: Sequence[Problem],
+        n: int,
+        settings: SamplingSettings,
+        seed: int,
+        scorer: Scorer | None = None,
+    ) -> list[Rollout]:
+        """See `prmkit.rl.rollouts.roll_out`; each process draws for its share of the problems."""
+        own = self.team.share(len(problems))
+        some = problems[own.start : own.stop]
+        return self.team.together(
+            lambda: roll_out(self._drawing, some, n, settings, seed, scorer, own.start)
+        )
+
     def _step(self, step: int) -> Row:
         """Draw, judge, learn."""
         begun = time.perf_counter()
-        rollouts = roll_out(
-            self._drawing,
+        rollouts = self._roll_out(
             self._chosen(step),
             self._plan.rollouts.samples,
             self._sampling,
@@ -253,7 +284,7 @@ class Loop:
         )
         self._settled = None
         figures = self._learn(rollouts)
-        self._parts.voice.take(self._parts.policy.model)
+        self._parts.speak_anew(self._problems[0])
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
         self._told["seconds"] += time.perf_counter() - begun
         rewards = self._plan.rewards
@@ -318,11 +349,19 @@ class Loop:
         if self._plan.run.eval_samples:
             ways.append(("eval_accuracy", self._plan.run.eval_samples, self._sampling))
         for name, n, sampling in ways:
-            # The same chances at each evaluation, so that two of them differ by the policy alone.
-            found[name] = share_right(
-                self._drawing, self._held_out, n, sampling, seed_for(0, "eval")
-            )
+            right = self._right(n, sampling)
+            found[name] = sum(right) / len(right)
         return found
+
+    def _right(self, n: int, sampling: SamplingSettings) -> list[bool]:
+        """Of `n` responses to each problem held out; each process draws for its share."""
+        own = self.team.share(len(self._held_out))
+        some = self._held_out[own.start : own.stop]
+        # The same chances at each evaluation, so that two of them differ by the policy alone.
+        seed = seed_for(0, "eval")
+        return self.team.together(
+            lambda: are_right(self._drawing, some, n, sampling, seed, own.start)
+        )
 
     def _finish(self) -> Path:
         """The policy as a folder, and an implicit reward model that learnt."""

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from prmkit.checkpoints import default_device, find_checkpoint, load_tokenizer
 from prmkit.errors import CheckpointError
 from prmkit.policies.hf import HFPolicy
+from prmkit.policies.wire import Capabilities
+from prmkit.records import Problem
 from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
 from prmkit.rl.learner import Critic, Learner, Machine, Speaker, sequences
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import PREFERENCES, ImplicitSettings
+from prmkit.rl.team import Team
 from prmkit.rl.updates import (
     CriticUpdate,
     ImplicitUpdate,
@@ -22,6 +25,7 @@ from prmkit.rl.updates import (
     PolicyUpdate,
     ratios_of,
 )
+from prmkit.rl.voices import ServedVoice, Voice
 from prmkit.scorers.base import Scorer
 
 if TYPE_CHECKING:
@@ -43,9 +47,10 @@ class Parts:
         learners: what learns, by the names of checkpoints.
         credit: rewards to advantages.
         plan: the settings.
+        team: the processes of the run.
     """
 
-    voice: HFPolicy
+    voice: Voice
     policy: Speaker
     reference: Speaker
     prm: Speaker | None
@@ -53,6 +58,28 @@ class Parts:
     learners: dict[str, Learner]
     credit: Credit
     plan: Plan
+    team: Team
+
+    def speak_anew(self, problem: Problem) -> None:
+        """Draw with the weights as they are now.
+
+        Args:
+            problem: by whose question it is seen that a server took them.
+
+        Raises:
+            PrmkitError: if a server did not take them.
+        """
+        voice, model = self.voice, self.policy.model
+        if not isinstance(voice, ServedVoice):
+            voice.take(model)
+            return
+
+        def hand_over() -> None:
+            voice.take(model)
+            voice.check(self.policy, problem)
+
+        self.team.once(hand_over)
+        voice.meet()
 
     def learn(self, batch: Batch) -> tuple[dict[str, float], Tensor]:
         """Everything learns from a batch; figures, and the advantages [B, T]."""
@@ -105,23 +132,25 @@ class Parts:
         )(rollouts)
 
 
-def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
+def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts:
     """Load the models of a run.
 
     Args:
         base: folder of the policy.
         plan: the settings.
         scorer: of steps.
+        team: the processes of the run.
 
     Raises:
         CheckpointError: if a model cannot be loaded, or an implicit one has another tokenizer.
+        PrmkitError: if a server cannot take weights.
     """
     import torch
 
     run, update, implicit = plan.run, plan.update, plan.implicit
     device = run.device or default_device()
     bf16 = run.precision == "bfloat16" or (run.precision == "auto" and device != "cpu")
-    machine = Machine(device, bf16, update.tokens_per_pass)
+    machine = Machine(device, bf16, update.tokens_per_pass, team)
     temperature = plan.rollouts.temperature
     learning: dict[str, Any] = {
         "learning_rate": update.learning_rate,
@@ -129,7 +158,11 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         "warmup": run.warmup,
     }
     torch.manual_seed(run.seed)
-    voice = HFPolicy(base, device=device, max_kept=0)
+    voice: Voice
+    if plan.voice.server is None:
+        voice = HFPolicy(base, device=device, max_kept=0)
+    else:
+        voice = _served(base, plan, bf16, team)
     policy = Speaker(base, machine, temperature, **learning)
     reference = Speaker(base, machine, temperature)
     learners: dict[str, Learner] = {"policy": policy}
@@ -138,7 +171,8 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         rate = implicit.prm_learning_rate or update.learning_rate
         own = {**learning, "learning_rate": rate, "max_grad_norm": implicit.prm_grad_norm}
         folder = base if implicit.prm is None else find_checkpoint(implicit.prm)
-        if load_tokenizer(folder).get_vocab() != voice.tokenizer.get_vocab():
+        tokenizer: Any = voice.tokenizer
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
             raise CheckpointError(
                 f"the reward model {implicit.prm!r} has another tokenizer than the policy; a "
                 "log-ratio needs the same tokens"
@@ -158,4 +192,19 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None) -> Parts:
         implicit.beta,
         implicit.scaled,
     )
-    return Parts(voice, policy, reference, prm, critic, learners, credit, plan)
+    return Parts(voice, policy, reference, prm, critic, learners, credit, plan, team)
+
+
+def _served(base: Path, plan: Plan, bf16: bool, team: Team) -> ServedVoice:
+    """The voice on a server; the first process finds out for all what the server can do."""
+    folder = plan.voice.weights or plan.run.out / "served"
+    most = max(1, plan.voice.concurrency // team.size)
+
+    def made(capabilities: Capabilities | None = None) -> ServedVoice:
+        return ServedVoice(
+            plan.voice, base, folder, bf16=bf16, concurrency=most, capabilities=capabilities
+        )
+
+    if team.size == 1:
+        return made()
+    return made(team.once(lambda: made().capabilities))

@@ -59,6 +59,7 @@ def roll_out(
     settings: SamplingSettings,
     seed: int,
     scorer: Scorer | None = None,
+    first: int = 0,
 ) -> list[Rollout]:
     """Draw `n` responses to each problem, and score their steps.
 
@@ -73,6 +74,7 @@ def roll_out(
         settings: how to draw.
         seed: each problem draws from a seed of its own, made from this one and its place.
         scorer: scores steps, all of them in one batch; None for no scores.
+        first: the place of the first of these problems, where they are a part of more.
 
     Returns:
         The responses, those to one problem together.
@@ -80,7 +82,7 @@ def roll_out(
     Raises:
         PolicyError: if the policy cannot tell its tokens, or a response could not be drawn.
     """
-    prompts, drawn = _drawn(drawing, problems, n, settings, seed)
+    prompts, drawn = _drawn(drawing, problems, n, settings, seed, first)
     made = [
         _rollout(drawing, problem, tuple(prompt), one)
         for problem, prompt, of_one in zip(problems, prompts, drawn, strict=True)
@@ -98,10 +100,15 @@ def roll_out(
     ]
 
 
-def share_right(
-    drawing: Drawing, problems: Sequence[Problem], n: int, settings: SamplingSettings, seed: int
-) -> float:
-    """The share of right ones among `n` responses to each problem, drawn as by `roll_out`.
+def are_right(
+    drawing: Drawing,
+    problems: Sequence[Problem],
+    n: int,
+    settings: SamplingSettings,
+    seed: int,
+    first: int = 0,
+) -> list[bool]:
+    """Whether each of `n` responses to each problem is right, drawn as by `roll_out`.
 
     What counts is the text: one that teaches nothing may be right. Where it is not known whether
     a response is right, it is not.
@@ -109,21 +116,25 @@ def share_right(
     Raises:
         PolicyError: if a response could not be drawn.
     """
-    _, drawn = _drawn(drawing, problems, n, settings, seed)
-    right = [
+    _, drawn = _drawn(drawing, problems, n, settings, seed, first)
+    return [
         drawing.judge(problem, one.completion.text).correct is True
         for problem, of_one in zip(problems, drawn, strict=True)
         for one in of_one
     ]
-    return sum(right) / len(right)
 
 
 def _drawn(
-    drawing: Drawing, problems: Sequence[Problem], n: int, settings: SamplingSettings, seed: int
+    drawing: Drawing,
+    problems: Sequence[Problem],
+    n: int,
+    settings: SamplingSettings,
+    seed: int,
+    first: int,
 ) -> tuple[list[list[int]], list[list[Drawn]]]:
     """The prompts, and `n` responses to each."""
     prompts = [drawing.policy.question_ids(problem) for problem in problems]
-    seeds = [seed_for(seed, str(i), p.id) for i, p in enumerate(problems)]
+    seeds = [seed_for(seed, str(i), p.id) for i, p in enumerate(problems, first)]
     drawn = drawing.policy.continue_ids(prompts, [n] * len(problems), settings, seeds)
     for problem, of_one in zip(problems, drawn, strict=True):
         for one in of_one:

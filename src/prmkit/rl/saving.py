@@ -63,18 +63,25 @@ def save(out: Path, point: Point, learners: Mapping[str, Learner]) -> None:
         shutil.rmtree(old)
 
 
-def load(out: Path, learners: Mapping[str, Learner]) -> Point | None:
+def load(out: Path, learners: Mapping[str, Learner], *, first: bool = True) -> Point | None:
     """Go on from the last checkpoint; None where there is none.
 
     Rows of the metrics that came after it are dropped: their steps are done once more, the same.
 
+    Args:
+        out: the run folder.
+        learners: what learns.
+        first: whether this process is the first one, which tidies up the folder for all.
+
     Raises:
         RunFolderError: if a checkpoint is damaged.
     """
-    sweep(out)
+    if first:
+        sweep(out)
     there = points(out)
     if not there:
-        cut(out, 0)
+        if first:
+            cut(out, 0)
         return None
     place = there[-1]
     try:
@@ -88,7 +95,8 @@ def load(out: Path, learners: Mapping[str, Learner]) -> Point | None:
             f"the checkpoint {place} is damaged ({error}). Remove that folder to go on from the "
             "one before, or give --no-resume to begin anew"
         ) from None
-    cut(out, step)
+    if first:
+        cut(out, step)
     return Point(step, state)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -229,7 +228,8 @@ class RLSettings:
         eval_samples: responses to each problem of an evaluation, beside the likeliest one.
         warmup: steps in which the learning rate rises.
         seed: of everything that is drawn.
-        device: cpu or cuda; by default a GPU where there is one.
+        device: cpu or cuda; by default a GPU where there is one. Several processes, which
+            torchrun starts, take one GPU each.
         precision: of passes; auto is bfloat16 on a GPU, else float32, as weights always are.
     """
 
@@ -250,11 +250,6 @@ class RLSettings:
         at_least(1, steps=self.steps, save_every=self.save_every)
         at_least(0, eval_every=self.eval_every, eval_samples=self.eval_samples)
         at_least(0, warmup=self.warmup)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise InvalidSetting(
-                "this loop runs in one process; start it without torchrun. For larger models see "
-                "the bridges to other trainers (prmkit.rl.bridges)"
-            )
 
 
 def known(name: str, value: Any, there: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from prmkit.rl.learner import Asked, Critic, Learner, Speaker, learn, padded, se
 from prmkit.rl.pairs import step_pairs, trajectory_pairs
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import Algorithm, ImplicitSettings, RewardSettings, UpdateSettings
+from prmkit.rl.team import Team
 from prmkit.training.losses import implicit_cross_entropy
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class Told:
     """What a step of learning tells of itself, gathered over passes.
 
     Attributes:
+        team: whose passes count.
         sums: by name, of all tokens or pairs.
         n: of how many.
         norms: of the gradients, of each step of the optimiser.
     """
 
+    team: Team = field(default_factory=Team)
     sums: dict[str, Tensor] = field(default_factory=dict)
     n: float = 0.0
     norms: list[float] = field(default_factory=list)
@@ -44,8 +47,12 @@ class Told:
             self.sums[name] = value if name not in self.sums else self.sums[name] + value
 
     def figures(self) -> dict[str, float]:
-        """Means."""
-        found = {name: float(value) / max(self.n, 1) for name, value in self.sums.items()}
+        """Means over what all processes did."""
+        own = {name: float(value) for name, value in self.sums.items()}
+        parts = self.team.gather((self.n, own))
+        n = sum(part[0] for part in parts)
+        names = {name: None for _, told in parts for name in told}
+        found = {name: sum(told.get(name, 0.0) for _, told in parts) / max(n, 1) for name in names}
         if self.norms:
             found["grad_norm"] = sum(self.norms) / len(self.norms)
         return found
@@ -93,7 +100,7 @@ class PolicyUpdate:
             old: [B, T] by the policy as it was; None where it is still that (see `once`).
         """
         items = sequences(batch.rollouts)
-        told = Told()
+        told = Told(self._policy.machine.team)
         for _ in range(self._settings.epochs):
             for some in minibatches(batch, self._settings.minibatches):
                 n_tokens = sum(len(items[i].ids) for i in some)
@@ -194,7 +201,7 @@ class CriticUpdate:
     def __call__(self, batch: Batch, old: Tensor, goals: Tensor) -> dict[str, float]:
         """Learn from returns [B, T]."""
         items = sequences(batch.rollouts)
-        told = Told()
+        told = Told(self._critic.machine.team)
         for _ in range(self._settings.epochs):
             for some in minibatches(batch, self._settings.minibatches):
                 n_tokens = sum(len(items[i].ids) for i in some)
@@ -237,7 +244,7 @@ class ImplicitUpdate:
         items = sequences(batch.rollouts)
         ratios = torch.zeros(batch.mask.shape)
         kept: list[tuple[list[int], Tensor]] = []
-        told = Told()
+        told = Told(self._prm.machine.team)
         n_known = sum(bool(one.ids) for one in items)
 
         def loss(numbers: list[int]) -> Tensor:
@@ -261,7 +268,7 @@ class ImplicitUpdate:
         # When all is done, so that no pass waits for the one before.
         for numbers, own in kept:
             ratios[numbers, : own.shape[1]] = own.float().cpu()
-        return ratios, told.figures()
+        return self._prm.machine.team.add(ratios), told.figures()
 
 
 class PairUpdate:
@@ -296,7 +303,7 @@ class PairUpdate:
             return {"pairs": 0.0}
         width = max(len(one.ids) for one in items)
         reference, _ = self._reference.read(items, width)
-        told = Told()
+        told = Told(self._policy.machine.team)
         loss_of = policy_losses.step_dpo if self._steps else policy_losses.trajectory_dpo
         pairs = len(items) // 2
         n_parts = min(self._update.minibatches, pairs)

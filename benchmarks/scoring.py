@@ -214,6 +214,20 @@ def nearly(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float:
     return max(abs(x - y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
 
 
+def alike(
+    differences: dict[str, float], stock: Stock, rows: Sequence[Rendered], device: str
+) -> None:
+    """Stop where the ways give different scores."""
+    # In bfloat16 the plain ways differ among themselves by what rounding does.
+    rounding = nearly(stock.per_step(rows), stock.padded(rows))
+    slack = 1e-4 if device == "cpu" else max(5e-2, 2 * rounding)
+    if max(differences.values()) > slack:
+        raise SystemExit(
+            f"the ways give different scores, so their times mean nothing: {differences}; "
+            f"{slack} would be rounding"
+        )
+
+
 def measure(folder: Path, device: str) -> dict[str, Any]:
     """All figures for one model."""
     backend = HFBackend(folder, FAMILY.head, device=device)
@@ -247,14 +261,7 @@ def measure(folder: Path, device: str) -> dict[str, Any]:
         "padded": nearly(ours(some), stock.padded(rows)),
         "tree": nearly(tree.reuse(scorer), tree.again(ours)),
     }
-    # In bfloat16 the plain ways differ among themselves by what rounding does.
-    rounding = nearly(stock.per_step(rows), stock.padded(rows))
-    slack = 1e-4 if device == "cpu" else max(5e-2, 2 * rounding)
-    if max(differences.values()) > slack:
-        raise SystemExit(
-            f"the ways give different scores, so their times mean nothing: {differences}; "
-            f"{slack} would be rounding"
-        )
+    alike(differences, stock, rows, device)
     computed = scorer.prefixes().computed
     distinct = tree.distinct(tokenizer)
     seconds = medians(

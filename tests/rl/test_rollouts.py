@@ -172,7 +172,7 @@ def test_what_has_steps_is_scored_in_one_batch():
 
 def test_what_is_right_is_told_of_texts_broken_tokens_or_not():
     policy = Says(drawn(7), drawn(3), drawn(text="? fin"), drawn())
-    assert are_right(drawing(policy), PROBLEMS, 2, SETTINGS, 0) == [True, False, False, True]
+    assert are_right(drawing(policy), PROBLEMS, 2, SETTINGS, 0) == [True, False, True, False]
     failed = Says(Drawn(Completion("", "error", 0, "gone")))
     with pytest.raises(PolicyError, match="gone"):
         are_right(drawing(failed), PROBLEMS[:1], 1, SETTINGS, 0)

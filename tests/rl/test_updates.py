@@ -17,6 +17,7 @@ from prmkit.rl.learner import Asked, Critic, Learner, Machine, Speaker, learn, s
 from prmkit.rl.parts import assemble
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import ImplicitSettings, RewardSettings, UpdateSettings
+from prmkit.rl.team import Team
 from prmkit.rl.updates import (
     CriticUpdate,
     ImplicitUpdate,
@@ -292,7 +293,7 @@ def parts_of(**implicit):
         if implicit.get("online", True)
         else ImplicitSettings(**implicit),
     )
-    return assemble(POLICY, plan, None)
+    return assemble(POLICY, plan, None, Team())
 
 
 @pytest.mark.parametrize("forward", ["single", "double"])

@@ -75,6 +75,7 @@ LEARNT = [
     ("step", "trl", {"loss": "squared_error"}),
     ("value", "step_value", {}),
     ("value", "step_value", {"loss": "squared_error"}),
+    ("value", "step_value", {"loss": "progress"}),
     ("rank", "step_rank", {}),
     ("pairs", "step_rank", {}),
     ("classes", "step_classes", {}),

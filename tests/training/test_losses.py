@@ -212,3 +212,19 @@ def test_inverse_rewards_by_hand():
     assert found.item() == pytest.approx(2 * math.log(2))
     found = losses.inverse_reward(now, following, expert, weights, gamma=0.0)
     assert found.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))
+
+
+def test_a_head_learns_progress_between_the_steps_of_one_solution():
+    # Numbers whose sigmoids are 1/2, 1/5, 9/10 of one solution and 2/5 of another: as above.
+    chances = tensor(0.5, 0.2, 0.9, 0.4)
+    numbers = (chances / (1 - chances)).log()[:, None]
+    head = HeadObjective("progress", None, (), 1)
+    found = head.of_numbers(
+        numbers, tensor(0.6, 0.6, 1.0, 0.0), tensor(1.0, 1.0, 1.0, 0.5),
+        torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 2, 3]),
+    )  # fmt: skip
+    assert found.item() == pytest.approx(0.22)
+    one = head.of_numbers(
+        numbers[:1], tensor(0.6), tensor(1.0), torch.tensor([0]), torch.tensor([0])
+    )
+    assert one.item() == pytest.approx(0.005)

@@ -103,6 +103,13 @@ class HeadObjective(NothingMore):
             better, worse = pairs_of(targets, prefix)
             return losses.pairwise(numbers[better, 0], numbers[worse, 0])
         if self.n_outputs == 1:
+            if self.loss == "progress":
+                before = torch.arange(len(owner), device=owner.device) - 1
+                same = owner == owner.roll(1)
+                follows = torch.where(same & (before >= 0), before, -1)
+                return losses.promise_progress(
+                    torch.sigmoid(numbers[:, 0]), targets, follows, weights
+                )
             if self.loss == "squared_error":
                 chance = torch.sigmoid(numbers[:, 0])
                 return losses.squared_error(chance, targets, weights)

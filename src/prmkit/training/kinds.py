@@ -79,7 +79,7 @@ KINDS: dict[KindName, Kind] = {
     "value": Kind(
         about="one number at step ends, whose sigmoid is the chance to be right",
         family="step_value",
-        losses=("cross_entropy", "squared_error"),
+        losses=("cross_entropy", "squared_error", "progress"),
         families=DISCRIMINATIVE,
     ),
     "tokens": Kind(

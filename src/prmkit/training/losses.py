@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-LossName = Literal["cross_entropy", "squared_error", "ranking", "pairwise", "preference"]
+LossName = Literal[
+    "cross_entropy", "squared_error", "ranking", "pairwise", "preference", "progress"
+]
 
 
 def _wide(numbers: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class TrainSettings:
             reference, from outcomes) or generative (critiques that agree with labels).
         family: how the model will read steps; by default the kind's own.
         loss: by default the kind's own; step, value, tokens and outcome also take squared_error,
+            value progress (agents' promise, and what each step gained),
             outcome_tokens cross_entropy, implicit preference (DPO).
         weighting: certainty weighs each label by how sure its maker was.
         epochs: passes over the data.

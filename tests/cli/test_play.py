@@ -102,9 +102,10 @@ def test_an_interrupted_run_goes_on_and_ends_alike(prm, by, tmp_path):
     assert sum(again.calls) < sum(whole.calls)
     for name in ("records.jsonl", "metrics.json", "report.html"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    idle = by(Agent(stop_after=0))
+    scorer = agents.promises()
+    idle = by(Agent(stop_after=0), scorer)
     assert prm(*given, tmp_path / "part")[0] == 0
-    assert not idle.calls
+    assert (idle.calls, scorer.scored) == ([], [])
     code, _, err = prm(*given, tmp_path / "part", "--temperature", 0.5)
     assert code == 1
     assert "temperature: 1.0 there, 0.5 now" in " ".join(err.split())

@@ -108,6 +108,15 @@ def test_a_long_run_has_a_page_of_limited_size(tmp_path):
     assert "the page is full" in found
 
 
+def test_tasks_with_both_outcomes_come_before_others(tmp_path):
+    records = [episode([0.5], True, seed=seed) for seed in range(20)]
+    records += [episode([0.5], correct, seed=77) for correct in (True, False)]
+    found = page(tmp_path, records)
+    assert "world/a/77" in found
+    assert "world/a/10" in found
+    assert "world/a/11" not in found
+
+
 def test_a_fall_among_turns_left_out_is_shown(tmp_path):
     values = [0.9] * 30 + [0.1] * 30
     assert Seen(page(tmp_path, [episode(values, False)])).falls == ["go 30"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from prmkit.cli.names import about_model, open_scorer
 from prmkit.environments.base import MakeEnvironment, Planner, task_name
 from prmkit.environments.catalogue import environment
+from prmkit.environments.playing import EpisodeSettings
 from prmkit.errors import InvalidSetting
 from prmkit.ledger import Ledger, seed_for
 from prmkit.records import Scored, Trajectory, Unscored
@@ -59,6 +60,11 @@ class TurnModel:
         ):  # fmt: skip
             raise InvalidSetting("options of a reward model have no meaning without one (--model)")
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What scores depend on; a server may have been begun again elsewhere."""
+        return {k: v for k, v in asdict(self).items() if k != "scorer_server"}
+
     def settings(self, device: str | None) -> ModelSettings | None:
         """The same as the settings of a scorer; None where no model was named."""
         if self.model is None:
@@ -73,6 +79,39 @@ class TurnModel:
             uncalibrated=self.uncalibrated,
             device=None if self.scorer_server else device,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings:
+    """How turns of agents are labelled.
+
+    Attributes:
+        env: of mc: go on from each turn in this environment (crafting, tools, babyai or textworld),
+            instead of writing on; the problems' meta name it, their task and its seed.
+        max_steps: with env: turns of an episode, those before included.
+        threads: with env: environments that do something at once.
+        games: with env: folder in which TextWorld's games are kept.
+        gamma: of temporal and counted: what is left of an outcome one turn earlier.
+        lam: of temporal: how far it looks ahead, from 0 (the next promise) to 1 (the outcome).
+    """
+
+    env: str | None = None
+    max_steps: int = 20
+    threads: int = 1
+    games: Path = GAMES
+    gamma: float = 1.0
+    lam: float = 0.95
+
+    def __post_init__(self) -> None:
+        EpisodeSettings(max_steps=self.max_steps, threads=self.threads)
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidSetting(f"{name} is {getattr(self, name)!r}; it must be from 0 to 1")
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What labels depend on."""
+        return {k: v for k, v in asdict(self).items() if k not in ("threads", "games")}
 
 
 def chosen(name: str, games: Path, kinds: Sequence[str] = ()) -> tuple[MakeEnvironment, list[str]]:

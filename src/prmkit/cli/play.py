@@ -127,8 +127,7 @@ def play(
     tasks = tasks[: run.limit or None]
     described = {**{k: v for k, v in asdict(run).items() if k not in _FREE}, "task": kinds}
     described |= {**asdict(drawing), "policy": speaker.policy, "tokenizer": speaker.tokenizer}
-    # A server may have been begun again elsewhere.
-    described["scorer"] = {k: v for k, v in asdict(how).items() if k != "scorer_server"}
+    described["scorer"] = how.described
     # Nothing that could have been refused claims the folder.
     player = _player(run, make, speaker, drawing)
     model = how.settings(speaker.device)

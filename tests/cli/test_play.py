@@ -182,3 +182,23 @@ def test_what_has_no_meaning_is_told_before_any_work(prm, tmp_path, arguments, m
     assert code == 1
     assert message in " ".join(err.split())
     assert not (tmp_path / "a").exists()
+
+
+def test_with_the_models_that_ship(prm, tmp_path):
+    """They know nothing of the game; what is drawn and scored is the same whenever it is."""
+    given = ("--max-steps", 2, "--max-new-tokens", 12, "--json", "-o")
+    small = ("play", "crafting", "--task", "depth-1", "--seeds", 1, "--samples", 2)
+    code, told, err = prm(*small, "--model", "embedded/prm", *given, tmp_path / "a")
+    assert code == 0, err
+    assert json.loads(told)["environment_steps"] == 4
+    records = list(read_records(tmp_path / "a" / "records.jsonl"))
+    for record in records:
+        assert [len(record.scores[0].values), record.trajectory.correct] == [2, False]
+    code, told, err = prm(
+        "label", tmp_path / "a" / "records.jsonl", "--env", "crafting", "--k", 1, *given,
+        tmp_path / "b",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(told)["environment_steps"] == 2
+    for record in read_records(tmp_path / "b" / "records.jsonl"):
+        assert record.labels.values == (0, 0)

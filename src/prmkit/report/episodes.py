@@ -57,6 +57,7 @@ class _Episode(NamedTuple):
     error: str | None
     unscored: str | None
     fall: str
+    is_scored: bool
     is_cut: bool
 
 
@@ -98,7 +99,8 @@ def write_episodes(
         _task(group, aggregation, room, open_=place == unfolded)
         for place, group in enumerate(groups)
     ]
-    metrics = dict(metrics or {})
+    metrics = metrics or {}
+    at = metrics.get("at", [])
     scored = [record.scores[-1] for group in groups for record in group if record.scores]
     meanings = {one.semantics for one in scored if isinstance(one, StepScores)}
     write_page(
@@ -106,8 +108,8 @@ def write_episodes(
         path,
         title=title,
         tiles=_tiles(metrics),
-        curve=_curve(metrics.get("at", [])),
-        at=[_row(at) for at in metrics.get("at", [])],
+        curve=_curve(at),
+        at=[_row(at) for at in at] if len(at) > 1 else [],
         tasks=shown,
         n_tasks=n_tasks,
         word="promise" if meanings <= {"value"} else "score",
@@ -225,6 +227,7 @@ def _episode(
         room.cut(str(error)) if error is not None else None,
         None if scored is None or isinstance(scored, StepScores) else scored.reason,
         "" if fall is None else f"{_signed(changes[fall])} at turn {fall + 1}",
+        isinstance(scored, StepScores),
         is_cut,
     )
 

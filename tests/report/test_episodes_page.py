@@ -97,7 +97,9 @@ def test_a_long_run_has_a_page_of_limited_size(tmp_path):
     def many():
         for seed in range(300):
             for k in range(8):
-                yield episode([0.5] * 60, k % 2 == 0, seed=seed, said="x" * 4_000)
+                record = episode([0.5] * 60, k % 2 == 0, seed=seed, said="x" * 4_000)
+                trajectory = record.trajectory.model_copy(update={"answer": "y" * 50_000})
+                yield record.replace(trajectory=trajectory)
 
     found = page(tmp_path, many())
     assert len(found) < 3_000_000

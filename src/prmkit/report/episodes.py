@@ -165,7 +165,7 @@ def _task(group: Sequence[Record], how: Aggregation, room: _Room, *, open_: bool
     # One that could not begin does not say what was to be done.
     problem = max((record.trajectory.problem for record in group), key=lambda p: len(p.text))
     return _Task(
-        problem.id,
+        room.cut(problem.id),
         room.cut(problem.text),
         sum(known),
         len(known),
@@ -223,9 +223,9 @@ def _episode(
         f"{overall:.3f}" if math.isfinite(overall) else "",
         is_pick,
         is_open,
-        trajectory.answer,
+        None if trajectory.answer is None else room.cut(trajectory.answer),
         room.cut(str(error)) if error is not None else None,
-        None if scored is None or isinstance(scored, StepScores) else scored.reason,
+        None if scored is None or isinstance(scored, StepScores) else room.cut(scored.reason),
         "" if fall is None else f"{_signed(changes[fall])} at turn {fall + 1}",
         isinstance(scored, StepScores),
         is_cut,

@@ -17,7 +17,7 @@ STEPWISE = {"prompt": "q", "completions": ["a", "b"], "labels": [0.25, 1.0]}
 NAMES = (
     "quickstart", "score", "sample", "label", "train", "convert", "calibrate", "models",
     "convert-model", "doctor", "evaluate", "compare", "merge", "recut", "search", "evaluate-search",
-    "rl",
+    "rl", "play",
 )  # fmt: skip
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prmkit.environments.actions import Call, action_of, check_arguments, read_call, whole_text
+from prmkit.environments.actions import (
+    Call,
+    action_of,
+    check_arguments,
+    parts_of,
+    read_call,
+    whole_text,
+)
 from prmkit.environments.laws import UGLY_ACTIONS
 from prmkit.environments.tools import TOOLS
 
@@ -115,3 +122,19 @@ def test_arguments_are_checked(call, why):
 
 def test_a_right_call_passes():
     assert check_arguments(CALL, TOOLS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("go left", ("", "go left", "")),
+        ("  I think.\n**Action:** go left\n", ("I think.", "go left", "")),
+        ("Action: a\nObservation: b", ("", "a", "Observation: b")),
+        ("Thought: none.\nAction:", ("Thought: none.", "", "")),
+        ("", ("", "", "")),
+        ("t\nAction: a\nb\nObservation: c\nAction: a", ("t", "a", "b\nObservation: c\nAction: a")),
+        ('Action: {"a":\n 1}\n', ("", '{"a":\n 1}', "")),
+    ],
+)
+def test_thought_and_action_apart(text, expected):
+    assert parts_of(text) == expected

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, figures, out, print_json, say
+from prmkit.cli.episodes import AgentSettings, TurnModel
 from prmkit.cli.names import distinct_problems
 from prmkit.cli.sinks import named_like
 from prmkit.engines import EngineSettings
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.files import write_json
 from prmkit.formats.files import read_records
-from prmkit.labelling.methods import MethodSettings, leaves_open, task
+from prmkit.labelling.methods import RECORDED, MethodSettings, leaves_open, task
 from prmkit.labelling.omega import OmegaSettings
 from prmkit.ledger import run_folder
 from prmkit.policies.base import SamplingSettings
@@ -26,6 +27,7 @@ from prmkit.records import Record, StepScores, Trajectory
 from prmkit.settings import at_least
 
 if TYPE_CHECKING:
+    from prmkit.cli.labelling import Run
     from prmkit.labelling import Budget
 
 
@@ -35,7 +37,8 @@ class LabelSettings:
 
     Attributes:
         file: solutions of problems, in any format that prm convert reads. All methods but judge and
-            self-consistency need reference answers; omega takes the problems alone.
+            self-consistency need reference answers; omega takes the problems alone. Or episodes of
+            agents, as prm play writes them.
         out: the run folder: config.json, records.jsonl (records.parquet of a Parquet file),
             metrics.json.
         limit: solutions at most (problems, of omega); 0 for all.
@@ -117,6 +120,13 @@ class Job(NamedTuple):
     drawing: SamplingSettings
     which: ConsensusSettings
     engine: EngineSettings
+    agents: AgentSettings
+    scorer: TurnModel
+
+    @property
+    def is_of_agents(self) -> bool:
+        """Whether turns of episodes are labelled in their environment, or by their outcomes."""
+        return self.agents.env is not None or self.method.method in RECORDED
 
 
 def label(
@@ -128,10 +138,14 @@ def label(
     drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
     which: Annotated[ConsensusSettings | None, Parameter(name="*")] = None,
     engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
+    agents: Annotated[AgentSettings | None, Parameter(name="*")] = None,
+    scorer: Annotated[TurnModel | None, Parameter(name="*")] = None,
     k: int | None = None,
     json: bool = False,
 ) -> int:
-    """Label the steps of solutions: by rollouts, by a judge, or by what rollouts agree on.
+    """Label the steps of solutions, or the turns of agents.
+
+    By rollouts, by a judge, by what rollouts agree on, or by the outcomes of recorded episodes.
 
     A label by rollouts estimates how often this completer still gets the answer from there; that
     is not the same as whether the step is right. Interrupted, it goes on where it was when given
@@ -141,8 +155,6 @@ def label(
         k: the same as rollouts.
         json: print the metrics as JSON.
     """
-    from prmkit.cli.labelling import here, on_ray
-
     job = Job(
         settings,
         speaker or PolicySettings(),
@@ -151,6 +163,8 @@ def label(
         drawing or SamplingSettings(),
         which or ConsensusSettings(),
         engine or EngineSettings(),
+        agents or AgentSettings(),
+        scorer or TurnModel(),
     )
     _check(job)
     source = source_of(job)
@@ -160,8 +174,10 @@ def label(
     described |= {k: v for part in parts for k, v in asdict(part).items() if k not in _FREE}
     # Where a model runs may change; which one it is, the ledger sees to.
     described |= {"policy": job.speaker.policy, "tokenizer": job.speaker.tokenizer}
+    if job.is_of_agents:
+        described |= job.agents.described | job.scorer.described
     # A model that is not there is told before there is a folder.
-    run = on_ray(job) if job.engine.engine == "ray" else here(job)
+    run = _run_of(job, source)
     with run_folder(settings.out, described, resume=settings.resume):
         metrics, told = run(source, others, quiet=json)
         write_json(settings.out / "metrics.json", metrics)
@@ -174,6 +190,18 @@ def label(
     missing = metrics["unlabelled_steps"] and not leaves_open(job.method)
     lacks = ("without_labels", "failed_rollouts", "not_labelled")
     return INCOMPLETE if missing or any(map(metrics.get, lacks)) else DONE
+
+
+def _run_of(job: Job, source: Source) -> Run:
+    """Who does the work."""
+    from prmkit.cli.label_episodes import in_environment, of_recorded
+    from prmkit.cli.labelling import here, on_ray
+
+    if job.agents.env is not None:
+        return in_environment(job, source)
+    if job.is_of_agents:
+        return of_recorded(job)
+    return on_ray(job) if job.engine.engine == "ray" else here(job)
 
 
 def _with_k(method: MethodSettings, k: int | None) -> MethodSettings:
@@ -193,8 +221,18 @@ def _check(job: Job) -> None:
             f"at temperature 0 all {job.method.votes} critiques are the same one; give --votes 1, "
             "or a temperature above 0"
         )
-    task(job.method, job.omega)
     budget_of(job.settings)
+    if job.is_of_agents:
+        from prmkit.cli.label_episodes import check
+
+        check(job)
+        return
+    if job.agents != AgentSettings() or job.scorer != TurnModel():
+        raise InvalidSetting(
+            "max_steps, threads and games have no meaning without --env; gamma, lam and a reward "
+            f"model have none for the method {job.method.method}"
+        )
+    task(job.method, job.omega)
     if job.engine.engine == "ray" and (job.settings.prices or budget_of(job.settings)):
         raise InvalidSetting(
             "on Ray nobody keeps the books: leave out prices and budgets, or limit the solutions "

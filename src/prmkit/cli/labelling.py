@@ -69,9 +69,9 @@ def _here(job: Job, worker: LabelWorker, source: Source, others: Others, *, quie
         shown = _Shown(progress, len(records), bill)
         meter = Meter(store, shown.told)
         driven = worker.label(records, store, budget, meter.tell)
-        labelled = _Labelled(driven, shown, meter)
+        labelled = Labelled(driven, shown, meter)
         metrics: dict[str, Any] = {"solutions": len(records) + len(source.sure)}
-        metrics |= _write(labelled, source.sure, others, job)
+        metrics |= write(labelled, source.sure, others, job)
         kept = kept_in(ledger)
     metrics |= {"rollouts": kept.rollouts, "tokens": kept.tokens}
     can: Capabilities | None = getattr(worker.policy, "capabilities", None)
@@ -106,8 +106,8 @@ def _on_ray(
             about={"labelling": replace(start, threads=0), "files": files_of(start.speaker)},
             on_progress=lambda now, total: progress("label", now, total),
         )
-        labelled = _Labelled((record, [record]) for record in done)
-        metrics = _write(labelled, source.sure, others, job)
+        labelled = Labelled((record, [record]) for record in done)
+        metrics = write(labelled, source.sure, others, job)
     solutions = Batches(settings.out / "parts").n_records + len(source.sure)
     return {"solutions": solutions, **metrics, **labelled.told(job)}, {}
 
@@ -173,7 +173,7 @@ class _Shown:
         self._progress("label", self._done, self._total, note)
 
 
-class _Labelled:
+class Labelled:
     """The labelled records as they come, with what of them is told at the end.
 
     Args:
@@ -250,7 +250,7 @@ def _values(record: Record) -> tuple[float | None, ...]:
     return record.labels.values if record.labels else (None,) * len(record.trajectory.steps)
 
 
-def _write(
+def write(
     labelled: Iterable[Record],
     sure: list[Record],
     others: Others,

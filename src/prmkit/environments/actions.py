@@ -37,15 +37,39 @@ def action_of(text: str) -> str:
     >>> action_of("go forward")
     'go forward'
     """
+    return parts_of(text).action
+
+
+class Said(NamedTuple):
+    """What a policy wrote in a turn, cut into pieces without the blanks around them.
+
+    Attributes:
+        thought: what comes before the action.
+        action: see `action_of`.
+        after: what comes after it, such as an observation that was invented.
+    """
+
+    thought: str
+    action: str
+    after: str
+
+
+def parts_of(text: str) -> Said:
+    r"""A turn's thought, its action, and what was written after that.
+
+    >>> parts_of("It is to my left.\nAction: turn left\nObservation: a ball")
+    Said(thought='It is to my left.', action='turn left', after='Observation: a ball')
+    """
     invented = _OBSERVATION.search(text)
-    said = text[: invented.start()] if invented else text
-    marks = list(_ACTION.finditer(said))
+    end = invented.start() if invented else len(text)
+    marks = list(_ACTION.finditer(text, 0, end))
     if not marks:
-        return said.strip()
-    rest = said[marks[-1].end() :].strip()
-    if rest.startswith(("{", "[", "```", "<tool_call>")):
-        return rest
-    return rest.split("\n", 1)[0].strip()
+        return Said("", text[:end].strip(), text[end:].strip())
+    thought, rest = text[: marks[-1].start()].strip(), text[marks[-1].end() : end].lstrip()
+    action = rest.strip()
+    if not action.startswith(("{", "[", "```", "<tool_call>")):
+        action = rest.split("\n", 1)[0].strip()
+    return Said(thought, action, (rest[len(action) :] + text[end:]).strip())
 
 
 class Call(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prmkit.environments.base import MakeEnvironment
 from prmkit.errors import InvalidSetting, UnknownName
+from prmkit.records import Trajectory
 
 
 def _crafting(games: Path | None) -> MakeEnvironment:
@@ -62,3 +63,20 @@ def environment(name: str, games: Path | None = None) -> MakeEnvironment:
     if name not in ENVIRONMENTS:
         raise UnknownName("environment", name, ENVIRONMENTS)
     return ENVIRONMENTS[name](games)
+
+
+def answer_of(trajectory: Trajectory) -> str | None:
+    """The answer that an episode gave, in a form in which equal answers are equal.
+
+    None where its environment asks for deeds and not for answers, or where it gave none.
+    """
+    if trajectory.problem.meta.get("environment") != "tools":
+        return None
+    from prmkit.environments.tools import answered
+
+    return answered(trajectory)
+
+
+def answers_count(name: str, task: str) -> bool:
+    """Whether a kind of task is solved by an answer, so that a majority has a meaning."""
+    return name == "tools" and task != "invoice"

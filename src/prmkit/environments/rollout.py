@@ -87,7 +87,7 @@ def rollout(
     if len(set(tasks)) < len(tasks):
         raise ValueError("a task comes twice; ask for more episodes of it with n")
     jobs = [
-        _Job(f"{task.name}/{task.seed}/{number}", _unbegun(task), _from_start(task))
+        _Job(f"{task.name}/{task.seed}/{number}", unbegun(task), _from_start(task))
         for task in tasks
         for number in range(n)
     ]
@@ -274,7 +274,7 @@ def _tell(job: _Job, error: str, on_error: OnError | None) -> None:
         on_error(job.problem, error)
 
 
-def _unbegun(task: Task) -> Problem:
+def unbegun(task: Task) -> Problem:
     """The problem of a task whose environment did not even say what is to be done."""
     meta = {"task": task.name, "seed": task.seed}
     return Problem(id=f"{task.name}/{task.seed}", prompt="", meta=dict(meta))

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from prmkit.environments.actions import Call, check_arguments, read_call
+from prmkit.environments.actions import Call, action_of, check_arguments, read_call
 from prmkit.environments.base import Reply, Start, Task, problem_of
 from prmkit.environments.calculator import NoResult, calculate, shown
 from prmkit.environments.world import WorldEnvironment
+from prmkit.records import Trajectory
 
 LONGEST_FILE = 10_000
 """Characters of a file at most."""
@@ -307,3 +308,18 @@ _DO: dict[str, Callable[..., tuple[State, Reply]]] = {
 def tools() -> WorldEnvironment[State]:
     """The world of tools."""
     return WorldEnvironment(ToolWorld())
+
+
+def answered(trajectory: Trajectory) -> str | None:
+    """What an episode answered, in a form in which equal answers are equal.
+
+    None where it gave none, or where the task asks for a file and the answer does not count.
+    """
+    if trajectory.finish != "eos" or trajectory.problem.meta.get("task") == "invoice":
+        return None
+    call = read_call(action_of(trajectory.steps[-1].text))
+    if isinstance(call, str) or call.name != "answer":
+        return None
+    given = str(call.arguments["answer"]).strip()
+    number = _number(given)
+    return given.casefold() if number is None else shown(number)

@@ -21,8 +21,18 @@ from prmkit.settings import above, at_least
 from prmkit.splitting import splitter
 
 Method = Literal[
-    "mc", "relative", "first-error", "sequential", "omega", "judge", "self-consistency"
+    "mc",
+    "relative",
+    "first-error",
+    "sequential",
+    "omega",
+    "judge",
+    "self-consistency",
+    "temporal",
+    "counted",
 ]
+RECORDED: tuple[Method, ...] = ("temporal", "counted")
+"""Those that label the turns of recorded episodes by their outcomes, without any rollout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +42,10 @@ class MethodSettings:
     Attributes:
         method: mc (rollouts of every prefix), relative (to the value before), first-error (binary
             search for the first wrong step), sequential (a test with a stated error rate; the
-            cheapest), omega (OmegaPRM's tree of each problem), judge (critiques by a chat model)
-            or self-consistency (mc, with the majority's answer as reference).
+            cheapest), omega (OmegaPRM's tree of each problem), judge (critiques by a chat model),
+            self-consistency (mc, with the majority's answer as reference); or, of agents' episodes
+            and their outcomes alone, temporal (differences of a model's promises) or counted (the
+            mean outcome of those that did the same in the same situation).
         rollouts: of mc, relative, first-error, omega and self-consistency: completions from each
             prefix.
         kind: of mc and self-consistency: hard (1 if any completion is right) or soft (the share
@@ -82,7 +94,7 @@ class MethodSettings:
             if not taken and getattr(self, field.name) != field.default:
                 raise InvalidSetting(
                     f"{field.name} has no meaning for the method {self.method}; it takes "
-                    f"{', '.join(TAKES[self.method])}"
+                    f"{', '.join(TAKES[self.method]) or 'none of these'}"
                 )
 
 
@@ -95,6 +107,8 @@ TAKES: dict[Method, tuple[str, ...]] = {
     "omega": ("rollouts", "searches", "split"),
     "judge": ("votes", "keep_critiques"),
     "self-consistency": ("votes", *_MC),
+    "temporal": (),
+    "counted": (),
 }
 """The settings of each method."""
 
@@ -126,6 +140,10 @@ def estimator(settings: MethodSettings) -> MakeEstimator:
         return partial(judge, votes=settings.votes)
     if settings.method == "sequential":
         return partial(sequential, error_rate=settings.error_rate, most=settings.most)
+    if settings.method in RECORDED:
+        raise InvalidSetting(
+            f"{settings.method} needs no estimator; see `prmkit.labelling.promise_progress`"
+        )
     raise InvalidSetting(f"{settings.method} labels problems, not trajectories; use `task`")
 
 

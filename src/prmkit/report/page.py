@@ -97,7 +97,7 @@ def write_page(template: str, path: Path | str, **what: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = environment.get_template("report.css").render()
+    style = environment.get_template("report.css").render(shades=SHADES)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     html = environment.get_template(template).render(
         style=Markup(style), digest=digest, version=__version__, shades=SHADES, **what

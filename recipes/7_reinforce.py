@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--problems-a-step", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--evaluate", type=int, default=100, help="problems held out at most")
     parser.add_argument("--only", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--out", type=Path, default=Path("runs/reinforce"))
     options = parser.parse_args()
@@ -64,6 +65,7 @@ def main() -> None:
             parser.error("give --held-out, problems that are not practised on")
         practised, held_out = read(options.problems), read(options.held_out)
         split, judge = "blank_line", judge_by_answer
+    held_out = held_out[: options.evaluate]
     scorer = load_scorer(options.model)
     for name in options.only:
         algorithm, rewards = WAYS[name]

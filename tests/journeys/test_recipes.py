@@ -29,7 +29,7 @@ SMALL = {
     "6_search.py": ["--limit", "2", "--n", "4", "--out", "out"],
     "7_reinforce.py": [
         "--steps", "1", "--problems-a-step", "2", "--samples", "2", "--only", "outcome",
-        "min-and-outcome", "--out", "out",
+        "min-and-outcome", "--evaluate", "2", "--out", "out",
     ],
     "pipelines/prm800k.py": [
         "train.jsonl", "test.jsonl", "out", "--hidden", "32", "--results", "r.json",

@@ -487,7 +487,7 @@ def test_ids_of_a_prompt_that_fails_do_not_spoil_the_others(tokenizer, expected)
     assert [one.completion for one in fine] == expected[0][0][:2]
     for one in bad:
         assert one.completion.finish == "error"
-        assert one[1:] == (None, 0, 0)
+        assert one[1:] == (None, 0, 0, None)
 
 
 def test_a_server_that_takes_no_ids_says_so(tokenizer):

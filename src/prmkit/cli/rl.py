@@ -85,7 +85,8 @@ class RLTask:
         eval: problems of evaluations, which are not practised on.
         world: split of the embedded world, where no file is given: train, test or ood; it is
             evaluated on 100 of its test problems.
-        limit: problems at most; 0 for all of a file (4,000 of the embedded world's).
+        limit: problems at most; 0 for all of a file (of the embedded world's 4,000, and 100 to
+            evaluate on).
         from_: format of the files; by default what their first rows say.
         resume: go on with what the run folder holds; --no-resume begins anew.
         report_to: where live curves go; auto is trackio where it is installed (the extra curves).
@@ -354,7 +355,9 @@ def _problems(task: RLTask) -> tuple[list[Problem], list[Problem]]:
             raise NothingToMeasure(f"{task.file} holds no problem")
     if task.eval is None:
         # Far away from those that are practised on where they are of the same split.
-        return practised, list(problems("test", HELD_OUT, 60_000)) if task.file is None else []
+        return practised, list(
+            problems("test", min(task.limit or HELD_OUT, HELD_OUT), 60_000)
+        ) if task.file is None else []
     held_out = distinct_problems(read_records(task.eval, task.from_), task.eval)
     if not held_out:
         raise NothingToMeasure(f"{task.eval} holds no problem")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from prmkit.checkpoints import default_device, find_checkpoint, load_tokenizer
 from prmkit.errors import CheckpointError
 from prmkit.policies.hf import HFPolicy
-from prmkit.policies.wire import Capabilities
 from prmkit.records import Problem
 from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
@@ -25,13 +24,14 @@ from prmkit.rl.updates import (
     PolicyUpdate,
     ratios_of,
 )
-from prmkit.rl.voices import ServedVoice, Voice
 from prmkit.scorers.base import Scorer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from prmkit.policies.wire import Capabilities
     from prmkit.rl.loop import Plan
+    from prmkit.rl.voices import ServedVoice
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Parts:
         team: the processes of the run.
     """
 
-    voice: Voice
+    voice: HFPolicy | ServedVoice
     policy: Speaker
     reference: Speaker
     prm: Speaker | None
@@ -70,7 +70,7 @@ class Parts:
             PrmkitError: if a server did not take them.
         """
         voice, model = self.voice, self.policy.model
-        if not isinstance(voice, ServedVoice):
+        if isinstance(voice, HFPolicy):
             voice.take(model)
             return
 
@@ -158,7 +158,7 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts
         "warmup": run.warmup,
     }
     torch.manual_seed(run.seed)
-    voice: Voice
+    voice: HFPolicy | ServedVoice
     if plan.voice.server is None:
         voice = HFPolicy(base, device=device, max_kept=0)
     else:
@@ -197,6 +197,8 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts
 
 def _served(base: Path, plan: Plan, bf16: bool, team: Team) -> ServedVoice:
     """The voice on a server; the first process finds out for all what the server can do."""
+    from prmkit.rl.voices import ServedVoice
+
     folder = plan.voice.weights or plan.run.out / "served"
     most = max(1, plan.voice.concurrency // team.size)
 

@@ -149,7 +149,7 @@ class Pieces:
         self.pieces = pieces
 
     def decode(self, ids, **settings):
-        assert settings == {"skip_special_tokens": True}
+        assert settings == {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return b"".join(self.pieces[i] for i in ids).decode(errors="replace")
 
 

@@ -76,6 +76,7 @@ def test_the_output_is_that_of_this_process(ray, tmp_path, marks, size, actors):
     assert told[-1] == (30, 30)
 
 
+@pytest.mark.slow
 def test_tables_are_read_where_they_are(ray, tmp_path, marks):
     given, make = records(20), StartMarking(marks)
     write_records(given, tmp_path / "a.parquet")
@@ -84,6 +85,7 @@ def test_tables_are_read_where_they_are(ray, tmp_path, marks):
     assert not (tmp_path / "parts" / "input").exists()
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_computed_again(ray, tmp_path, marks):
     given, make, folder = records(24), StartMarking(marks), tmp_path / "parts"
     expected = here(given, make, 4)
@@ -125,6 +127,7 @@ def test_what_a_worker_raises_comes_out_as_it_was(ray, tmp_path, how, kind, mess
     assert lines(got) == lines(records(20))
 
 
+@pytest.mark.slow
 def test_a_bad_row_is_told_with_file_and_row(ray, tmp_path, marks):
     path = tmp_path / "a.parquet"
     write_records(records(9), path)
@@ -138,6 +141,7 @@ def test_a_bad_row_is_told_with_file_and_row(ray, tmp_path, marks):
         list(run(Tables((path,)), StartMarking(marks), tmp_path / "parts", batch_size=4))
 
 
+@pytest.mark.slow
 def test_parts_that_are_not_seen_here_are_told(ray, tmp_path, marks, monkeypatch):
     """As if the folder of the actors' machine were another one."""
     from prmkit.engines import Batches
@@ -167,6 +171,7 @@ def test_an_address_where_nobody_is_is_told_at_once(address):
         _knock(address)
 
 
+@pytest.mark.slow
 def test_prm_score_writes_the_same_file(ray, prm, tmp_path):
     write_records(records(70), tmp_path / "a.jsonl")
     write_records(records(70), tmp_path / "a.parquet")
@@ -277,6 +282,7 @@ def test_prm_label_writes_the_same_file(ray, prm, sampled, tmp_path, method):
     assert far == {k: v for k, v in told.items() if k not in ("rollouts", "tokens")}
 
 
+@pytest.mark.slow
 def test_a_table_in_gives_the_same_table_out(ray, prm, sampled, tmp_path):
     write_records(read_records(sampled), tmp_path / "a.parquet")
     arguments = ("label", tmp_path / "a.parquet", "--k", 2, "--json", "--out")

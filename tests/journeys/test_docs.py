@@ -19,8 +19,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN = [p for p in PAGES if any(f.language in fences.RUN for f in fences.fences(p.read_text()))]
 
 
-LONG = {"labelling.md", "evaluation.md", "training.md"}
-"""Pages that run in a file of their own, so that both workers have something to do."""
+LONG = {"labelling.md", "evaluation.md", "training.md", "search.md"}
+"""Pages that take long: a file of their own runs them with the slow tests."""
 
 
 @pytest.mark.parametrize("page", [p for p in RUN if p.name not in LONG], ids=lambda page: page.name)

@@ -82,7 +82,11 @@ def test_every_recipe_is_tried():
         assert len(path.read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    # The pipelines train several models each.
+    [pytest.param(n, marks=pytest.mark.slow) if n.startswith("pipelines/") else n for n in SMALL],
+)
 def test_recipes_run(name, tmp_path, monkeypatch, capsys):
     if name == "pipelines/prm800k.py":
         write_ratings(tmp_path / "train.jsonl", 16, 0)
@@ -94,6 +98,7 @@ def test_recipes_run(name, tmp_path, monkeypatch, capsys):
     assert PRINTS[name] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_consensus_with_a_judge_in_words_on_data_of_ones_own(tmp_path, monkeypatch, capsys):
     """GSM8K's rows are solved, a policy judges in words, ProcessBench's rows measure."""
     from prmkit.policies import loading

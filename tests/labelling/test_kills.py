@@ -164,6 +164,7 @@ def killing(tmp_path: Path, peaceful: Work, work: Work, kills: int, seed: int) -
         assert len(calls) > 3
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again(tmp_path):
     killing(tmp_path, Work(40), Work(40), 8, 1)
 

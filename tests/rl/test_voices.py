@@ -265,6 +265,7 @@ def test_a_run_draws_each_step_with_the_weights_of_the_step_before(tmp_path):
     assert result.rows[-1]["sampled_tokens"] > 60
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_dies_ends_with_a_reason_and_goes_on(tmp_path):
     with stamina.set_testing(True, attempts=1), ReloadingServer(FOLDER) as server:
         changes = {**CHANGES, "run": {"algorithm": "rloo", "save_every": 1, "steps": 4}}

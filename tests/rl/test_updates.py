@@ -114,7 +114,7 @@ def same_gradients(model, loss, found):
     assert expected.keys() == found.keys()
     assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
     for name, gradient in expected.items():
-        atol = 1e-6 + 1e-4 * gradient.abs().max().item()
+        atol = 1e-6 + 5e-4 * gradient.abs().max().item()
         torch.testing.assert_close(found[name], gradient, rtol=2e-3, atol=atol)
 
 
@@ -216,7 +216,8 @@ def test_a_critics_gradients(given):
 
     critic = Critic(POLICY, CPU, learning_rate=1e-3)
     assert not critic.read(ITEMS, BATCH.n_tokens).any()
-    torch.nn.init.normal_(critic.model.score.weight, std=0.3)
+    seeded = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(critic.model.score.weight, std=0.3, generator=seeded)
     model = AutoModelForTokenClassification.from_pretrained(
         POLICY, num_labels=1, dtype=torch.float32
     ).eval()

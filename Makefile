@@ -88,6 +88,7 @@ bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/r
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/rl.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training.py

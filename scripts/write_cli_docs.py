@@ -11,8 +11,9 @@ from prmkit.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 COMMANDS = (
-    "quickstart", "score", "evaluate", "evaluate-search", "compare", "search", "rl", "play", "sample",
-    "label", "merge", "recut", "train", "convert", "calibrate", "models", "convert-model", "doctor",
+    "quickstart", "score", "evaluate", "evaluate-search", "compare", "search", "rl", "play",
+    "sample", "label", "merge", "recut", "train", "convert", "calibrate", "models", "convert-model",
+    "doctor",
 )  # fmt: skip
 
 

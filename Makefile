@@ -88,6 +88,8 @@ bench: $(READY)         ## speed and accuracy, measured; results in benchmarks/r
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/search_prefixes.py
 	$(BIN)/python benchmarks/rl.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/training_speed.py

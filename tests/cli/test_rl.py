@@ -19,7 +19,8 @@ from prmkit.rl import parts
 from prmkit.rl.monitors import Alarm
 
 TINY = (
-    "--problems", 2, "--samples", 2, "--max-new-tokens", 24, "--eval-samples", 1, "--limit", 8,
+    "--problems-per-step", 2, "--samples", 2, "--max-new-tokens", 24,
+    "--eval-samples", 1, "--limit", 8,
     "--learning-rate", 1e-4, "--report-to", "none", "--device", "cpu",
 )  # fmt: skip
 
@@ -325,7 +326,16 @@ def asked(n, answers=True):
 def test_problems_of_files(prm, tmp_path):
     file, other = put(tmp_path / "a.jsonl", asked(4)), put(tmp_path / "b.jsonl", asked(9)[7:])
     out = tmp_path / "rl"
-    arguments = ("--problems", 3, "--samples", 2, "--max-new-tokens", 8, "--report-to", "none")
+    arguments = (
+        "--problems-per-step",
+        3,
+        "--samples",
+        2,
+        "--max-new-tokens",
+        8,
+        "--report-to",
+        "none",
+    )
     # Of which the limit takes less than a step has.
     code, _, err = prm("rl", file, *arguments, "--limit", 2, "--steps", 1, "-o", out)
     assert code == 0, err
@@ -365,7 +375,7 @@ def test_problems_that_cannot_be_used_are_refused(prm, no_model, tmp_path):
 def test_without_outcomes_answers_are_not_needed(prm, tmp_path):
     file = put(tmp_path / "a.jsonl", asked(3, answers=False))
     code, _, err = prm(
-        "rl", file, "--steps", 1, "--problems", 2, "--samples", 2, "--max-new-tokens", 8,
+        "rl", file, "--steps", 1, "--problems-per-step", 2, "--samples", 2, "--max-new-tokens", 8,
         "--reward", "score", "--report-to", "none", "-o", tmp_path / "rl",
     )  # fmt: skip
     assert code == 0, err

@@ -154,7 +154,19 @@ def test_what_goes_wrong_in_one_process_ends_all_with_its_reason(tmp_path):
 @pytest.mark.slow
 def test_the_command_runs_in_several_processes_and_speaks_once(tmp_path):
     given = [
-        *("rl", "--limit", 8, "--steps", 1, "--problems", 4, "--samples", 2, "--device", "cpu"),
+        *(
+            "rl",
+            "--limit",
+            8,
+            "--steps",
+            1,
+            "--problems-per-step",
+            4,
+            "--samples",
+            2,
+            "--device",
+            "cpu",
+        ),
         *("--report-to", "none", "--json", "--max-new-tokens", 30, "--eval-samples", 0),
         *("-o", tmp_path / "run"),
     ]
@@ -175,7 +187,7 @@ def test_the_command_runs_in_several_processes_and_speaks_once(tmp_path):
     ("device", "n_problems", "environment", "message"),
     [
         ("cpu", 8, {"LOCAL_WORLD_SIZE": "2"}, "several machines"),
-        ("cpu", 3, {}, "--problems"),
+        ("cpu", 3, {}, "--problems-per-step"),
         ("cuda:1", 8, {}, "cpu or cuda"),
         ("cuda", 8, {}, "GPUs"),
     ],

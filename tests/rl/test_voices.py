@@ -296,7 +296,18 @@ def test_the_command_takes_a_server(prm, tmp_path):
         )
     )
     given = [
-        *("rl", file, "--steps", 1, "--problems", 2, "--samples", 2, "--max-new-tokens", 12),
+        *(
+            "rl",
+            file,
+            "--steps",
+            1,
+            "--problems-per-step",
+            2,
+            "--samples",
+            2,
+            "--max-new-tokens",
+            12,
+        ),
         *("--device", "cpu", "--report-to", "none", "--json", "-o", tmp_path / "run"),
     ]
     with ReloadingServer(FOLDER) as server:

@@ -92,7 +92,7 @@ class RLTask:
         report_to: where live curves go; auto is trackio where it is installed (the extra curves).
     """
 
-    file: Path | None = None
+    file: Annotated[Path | None, Parameter(name="--problems")] = None
     _: KW_ONLY
     eval: Path | None = None
     world: Split = "train"
@@ -122,7 +122,7 @@ class RLRollouts:
             for the embedded world's problems line.
     """
 
-    problems: int = RolloutSettings.problems
+    problems: Annotated[int, Parameter(name="--problems-per-step")] = RolloutSettings.problems
     samples: int = RolloutSettings.samples
     temperature: float = RolloutSettings.temperature
     max_new_tokens: int | None = None

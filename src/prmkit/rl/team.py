@@ -184,7 +184,7 @@ def open_team(device: str | None, n_problems: int) -> Team:
     if team.size > n_problems:
         raise InvalidSetting(
             f"{team.size} processes cannot share {n_problems} problems a step; draw more "
-            "(--problems), or start fewer"
+            "(--problems-per-step), or start fewer"
         )
     if device not in (None, "cpu", "cuda"):
         raise InvalidSetting(

@@ -185,6 +185,10 @@ def main() -> None:
     for name, run in {
         "beam, its_hub": lambda: theirs("beam", items, n, width),
         "beam": lambda: ours("beam", beam, items, 1, "best"),
+        # its_hub's first level has n / width candidates only: this one draws about as many tokens.
+        "beam, as many tokens": lambda: ours(
+            "beam", {"n": max(n - 2, 1), "width": max(width - 1, 1)}, items, 1, "best"
+        ),
         "beam, vote": lambda: ours("beam", beam, items, 1, "weighted"),
         "beam, vote, 16 problems": lambda: ours("beam", beam, items, 16, "weighted"),
         "particles, its_hub": lambda: theirs("particles", items, n, width),

@@ -104,8 +104,8 @@ class Ledger:
 CONFIG_FILE = "config.json"
 
 
-def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a run into its folder, or see that they are those of the run there.
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that `claim_folder` would refuse, and write nothing.
 
     Raises:
         RunFolderError: if the folder holds a run with other settings, or something else.
@@ -123,7 +123,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
                 "Give another folder with --out"
             )
     if not file.is_file():
-        write_json(file, described)
+        return
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -138,6 +138,20 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds a run with other settings ({'; '.join(changed)}). Use the same "
             "settings to go on with it, or give another folder with --out"
         )
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a run into its folder, or see that they are those of the run there.
+
+    Raises:
+        RunFolderError: if the folder holds a run with other settings, or something else.
+    """
+    check_folder(folder, settings)
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        write_json(file, json.loads(json.dumps(settings, default=str)))
+        # Another process may have been faster.
+        check_folder(folder, settings)
 
 
 @contextmanager

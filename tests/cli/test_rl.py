@@ -383,3 +383,13 @@ def test_without_outcomes_answers_are_not_needed(prm, tmp_path):
     assert row["known"] == 0
     assert "accuracy" not in row
     assert row["kept"] > 0
+
+
+def test_a_server_that_is_not_there_claims_no_folder(prm, tmp_path):
+    code, _, err = prm(
+        "rl", "--steps", 1, "--server", "http://127.0.0.1:9", "--attempts", 1, "--out",
+        tmp_path / "out",
+    )  # fmt: skip
+    assert code == 1
+    assert "did not answer" in err
+    assert not (tmp_path / "out").exists()

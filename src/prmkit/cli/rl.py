@@ -18,7 +18,7 @@ from prmkit.cli.names import distinct_problems, judge, known_name, model_folder,
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.formats.files import read_records
-from prmkit.ledger import run_folder
+from prmkit.ledger import check_folder, run_folder
 from prmkit.records import Problem
 from prmkit.report.rl import write_rl
 from prmkit.rl.curves import curves
@@ -43,7 +43,7 @@ from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
 
 if TYPE_CHECKING:
-    from prmkit.rl.loop import Plan, RLResult
+    from prmkit.rl.loop import Loop, Plan, RLResult
     from prmkit.scorers.base import Scorer
 
 HELD_OUT = 100
@@ -235,7 +235,7 @@ def rl(
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
     model.check()
-    from prmkit.rl.loop import Plan, train_policy
+    from prmkit.rl.loop import Loop, Plan
     from prmkit.rl.team import open_team
 
     own = implicit or _Implicit()
@@ -256,33 +256,33 @@ def rl(
     watch.curves()
     _check_judged(plan, practised, held_out)
     described = _described(plan, model, practised, held_out)
+    if task.resume:
+        check_folder(run.out, described)
     # Before models are loaded: each process has a GPU of its own.
     first = open_team(run.device, plan.rollouts.problems).first
     scorer = model.open(run.device)
     if first and not json and task.report_to == "auto" and not watch.curves():
         say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
+    # Nothing that could have been refused claims the folder.
+    loop = Loop(practised, plan, judge(), scorer, held_out)
     if not first:
-        train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out)
+        loop.run()
         return DONE
     with run_folder(run.out, described, resume=task.resume):
-        result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
+        result = _taught(loop, plan, watch, described, quiet=json)
         write_rl(run.out / "report.html", run.out, title=_title(plan))
     _tell(result, json)
     return DONE
 
 
 def _taught(
+    loop: Loop,
     plan: Plan,
-    practised: list[Problem],
-    held_out: list[Problem],
-    scorer: Scorer | None,
     watch: WatchSettings,
     described: dict[str, Any],
     *,
     quiet: bool,
 ) -> RLResult:
-    from prmkit.rl.loop import train_policy
-
     folder = plan.run.out
 
     def told(row: dict[str, Any]) -> None:
@@ -304,7 +304,7 @@ def _taught(
         redirect_stdout(sys.stderr),
         curves(watch, folder, described) as draw,
     ):
-        return train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out, on_row=told)
+        return loop.run(told)
 
 
 def _title(plan: Plan) -> str:

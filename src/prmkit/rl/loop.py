@@ -135,14 +135,11 @@ def train_policy(
         CheckpointError: if a model cannot be loaded.
         RunFolderError: if a checkpoint is damaged.
     """
-    loop = Loop(problems, plan, judge, scorer, held_out)
-    result = loop.run(on_row or (lambda row: None))
-    close_team(loop.team)
-    return result
+    return Loop(problems, plan, judge, scorer, held_out).run(on_row)
 
 
 class Loop:
-    """A run. See `train_policy`."""
+    """A run whose models are loaded, before anything is written. See `train_policy`."""
 
     def __init__(
         self,
@@ -180,8 +177,9 @@ class Loop:
         name for all of it, so that Ctrl-C finds the step before or the step after."""
         self._order: tuple[int, list[int]] = (-1, [])
 
-    def run(self, on_row: Callable[[Row], None]) -> RLResult:
-        """All steps that are left."""
+    def run(self, on_row: Callable[[Row], None] | None = None) -> RLResult:
+        """All steps that are left; `on_row` as for `train_policy`."""
+        on_row = on_row or (lambda row: None)
         out, settings = self._plan.run.out, self._plan.run
         out.mkdir(parents=True, exist_ok=True)
         done = self._resume(on_row)
@@ -198,6 +196,7 @@ class Loop:
             self._save()
             raise
         folder = self.team.once(self._finish)
+        close_team(self.team)
         return RLResult(out, folder, saving.rows(out))
 
     def _resume(self, on_row: Callable[[Row], None]) -> int:

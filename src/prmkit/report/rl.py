@@ -43,7 +43,10 @@ FIRST: dict[str, str] = {
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("Reward", {"reward": "reward"}),
     ("PRM score", {"prm": "PRM score"}),
-    ("PRM against correctness", {"prm_auc": "AUC", "prm_accuracy": "accuracy"}),
+    (
+        "Scores against correctness",
+        {"prm_auc": "AUC of scores", "prm_accuracy": "accuracy of the implicit model"},
+    ),
     ("Steps of a response", {"steps": "steps"}),
     ("Tokens of a response", {"length": "tokens"}),
     ("Lowest score at the last step", {"last_lowest": "share"}),
@@ -54,7 +57,7 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("KL from the reference", {"kl": "nats a token"}),
     ("Entropy", {"entropy": "nats a token"}),
     ("Groups that teach", {"kept": "share"}),
-    ("Loss of the PRM", {"prm_loss": "loss"}),
+    ("Loss of the implicit model", {"prm_loss": "loss"}),
     ("Tokens clipped", {"clipped": "share"}),
     ("Loss", {"loss": "loss"}),
     ("Norm of the gradient", {"grad_norm": "norm"}),

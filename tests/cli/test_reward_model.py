@@ -80,4 +80,5 @@ def test_an_ensemble_is_opened_and_put_together(monkeypatch, together, value):
         ModelSettings(model="b", device="cpu", uncalibrated=True),
         ModelSettings(model="c", device="cpu", uncalibrated=True),
     ]
+    assert given.names == ["a", "r", "b", "c"]
     assert RLModel().open("cpu") is None

@@ -9,14 +9,19 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from prmkit.cli import rl
+from prmkit.cli.reward_model import RLModel
 from prmkit.embedded.world import problems
 from prmkit.formats.files import write_records
 from prmkit.records import Problem, Record, Step, Trajectory
 from prmkit.rl import parts
+from prmkit.rl.loop import Plan
 from prmkit.rl.monitors import Alarm
+from prmkit.rl.settings import RLSettings
 
 TINY = (
     "--problems-per-step", 2, "--samples", 2, "--max-new-tokens", 24,
@@ -244,6 +249,25 @@ def test_a_folder_with_a_run_of_other_settings_is_left_alone(
         assert "holds a run with other settings" in err
         assert message in one_line(err)
     assert ((whole / "config.json").read_bytes(), weights(whole), timeless(whole)) == before
+
+
+@pytest.mark.parametrize("name", ["model", "reference", "ensemble"])
+def test_a_run_depends_on_the_files_of_all_reward_models(tmp_path, monkeypatch, name):
+    """A model of the hub is where it was downloaded to."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "weights").write_text("old")
+
+    def folder(given):
+        return tmp_path / "there" if given == "some/model" else Path(given)
+
+    monkeypatch.setattr(rl, "model_folder", folder)
+    own = ("some/model",) if name == "ensemble" else "some/model"
+    model = RLModel(**{"model": "another/one", name: own})
+    plan = Plan(run=RLSettings(policy=str(tmp_path / "policy")))
+    before = rl._described(plan, model, [], [])
+    assert rl._described(plan, model, [], []) == before
+    (tmp_path / "there" / "weights").write_text("new")
+    assert rl._described(plan, model, [], [])["files"] != before["files"]
 
 
 def test_fewer_steps_than_are_done_are_refused(prm, command, whole):

@@ -91,6 +91,11 @@ class RLModel(RewardModel):
         if self.together == "mean" and not self.ensemble:
             raise InvalidSetting("together has no meaning without an ensemble")
 
+    @property
+    def names(self) -> list[str]:
+        """All models by which scores come about."""
+        return [name for name in (self.model, self.reference, *self.ensemble) if name is not None]
+
     def open(self, device: str | None) -> Scorer | None:
         """The scorer, or None where none was named."""
         if self.model is None:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from prmkit.aggregate import Aggregation as Aggregation
 from prmkit.checkpoints import fingerprint
 from prmkit.cli.console import DONE, bars, figures, out, print_json, say
-from prmkit.cli.names import distinct_problems, judge, known_name, model_folder
+from prmkit.cli.names import distinct_problems, judge, model_folder
 from prmkit.cli.reward_model import RLModel
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import InvalidSetting, NothingToMeasure
@@ -169,7 +169,8 @@ def rl(
         json: print the last row of metrics.jsonl as JSON.
     """
     task, model = task or RLTask(), model or RLModel()
-    run, rewards = _by_default(run or _Run(), rewards)
+    run = run or _Run()
+    rewards = _rewarded(rewards or _Rewards(), run.algorithm)
     practised, held_out = _problems(task)
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
@@ -194,7 +195,6 @@ def rl(
     watch = WatchSettings(report_to=task.report_to)
     watch.curves()
     _check_judged(plan, practised, held_out)
-    described = _described(plan, model, practised, held_out)
     # Before models are loaded: each process has a GPU of its own.
     first = open_team(run.device, plan.rollouts.problems).first
     scorer = model.open(run.device)
@@ -203,6 +203,7 @@ def rl(
     if not first:
         train_policy(practised, plan, judge(), scorer=scorer, held_out=held_out)
         return DONE
+    described = _described(plan, model, practised, held_out)
     with run_folder(run.out, described, resume=task.resume):
         result = _taught(plan, practised, held_out, scorer, watch, described, quiet=json)
         write_rl(run.out / "report.html", run.out, title=_title(plan))
@@ -250,17 +251,16 @@ def _title(plan: Plan) -> str:
     return f"{plan.run.algorithm} of {Path(plan.run.policy).name}"
 
 
-def _by_default(run: _Run, rewards: _Rewards | None) -> tuple[_Run, _Rewards]:
-    """The reward that an algorithm is about, where none is given."""
-    rewards = rewards or _Rewards()
-    if rewards.reward is None:
-        own: Process = "none"
-        if run.algorithm == "prime":
-            own = "implicit"
-        elif run.algorithm in PREFERENCES:
-            own = "score"
-        rewards = replace(rewards, reward=own)
-    return run, rewards
+def _rewarded(rewards: _Rewards, algorithm: Algorithm) -> _Rewards:
+    """With the reward that the algorithm is about, where none is given."""
+    if rewards.reward is not None:
+        return rewards
+    own: Process = "none"
+    if algorithm == "prime":
+        own = "implicit"
+    elif algorithm in PREFERENCES:
+        own = "score"
+    return replace(rewards, reward=own)
 
 
 def _check_judged(plan: Plan, practised: list[Problem], held_out: list[Problem]) -> None:
@@ -321,7 +321,7 @@ def _described(
     # A run may be made longer, and saved at other times.
     for free in ("out", "steps", "save_every"):
         del run[free]
-    models = [plan.run.policy, *([model.model] if model.model else []), *model.ensemble]
+    models = [plan.run.policy, *model.names]
     if plan.implicit.prm:
         models.append(plan.implicit.prm)
     return {
@@ -330,7 +330,7 @@ def _described(
         # Its seeds give other responses than this process draws; where it is does not matter.
         "drawn_by": "this process" if plan.voice.server is None else "a server",
         "scorer": model.described,
-        "files": [fingerprint(known_name(name)) for name in models],
+        "files": [fingerprint(model_folder(name)) for name in models],
         "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",
         "held_out": f"{len(held_out)}, {seed_for(0, *(p.model_dump_json() for p in held_out)):x}",
     }

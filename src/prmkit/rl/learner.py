@@ -187,10 +187,16 @@ class Speaker(Learner):
         super().__init__(start_causal_lm(folder), machine, **learner)
         self._temperature = temperature
 
-    def alone(self, temperature: float) -> Speaker:
-        """The same weights at another temperature, read by this process alone."""
+    def at(self, temperature: float) -> Speaker:
+        """The same weights at another temperature."""
         other = copy(self)
-        other._temperature, other.machine = temperature, self.machine._replace(team=Team())
+        other._temperature = temperature
+        return other
+
+    def alone(self) -> Speaker:
+        """The same, read by this process alone."""
+        other = copy(self)
+        other.machine = self.machine._replace(team=Team())
         return other
 
     def log_probs(self, items: Sequence[Asked]) -> tuple[Tensor, Tensor]:

@@ -254,8 +254,7 @@ def _counted(records: Sequence[Record], agents: AgentSettings) -> Iterator[Recor
             continue
         own = next(turns)
         labels = StepLabels(
-            # A sum of many outcomes over their number may be a last digit too much.
-            values=tuple(min(value, 1.0) for value in next(values)),
+            values=tuple(next(values)),
             kind="soft",
             successes=tuple(successes[turn] for turn in own),
             trials=tuple(trials[turn] for turn in own),

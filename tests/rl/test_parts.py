@@ -108,7 +108,9 @@ def test_what_scores_mean_reaches_their_rewards():
         for i, one in enumerate(BATCH.rollouts)
     ]
     batch = batch_of(scored, GROUPS)
-    figures, _ = parts_of("rloo", {"reward": "progress"}, scorer=Counts()).learn(batch)
+    parts = parts_of("rloo", {"reward": "progress"}, scorer=Counts())
+    assert (list(parts.learners), parts.critic) == (["policy"], None)
+    figures, _ = parts.learn(batch)
     # The first step is counted from even chances; the last response has no token.
     assert figures["reward"] == pytest.approx((0.0 + 0.1 + 0.2 + 0.3 + 0.4) / 5 - 0.5)
 
@@ -138,11 +140,12 @@ def test_settings_reach_the_models():
     ("algorithm", "update"), [("reinforce", {}), ("grpo", {"average": "max_tokens"})]
 )
 def test_a_policys_loss_is_that_of_its_settings(algorithm, update):
-    parts = parts_of(algorithm, update=update, max_new_tokens=100)
+    parts = parts_of(algorithm, {"reward": "prl", "eta": 3.0}, update, max_new_tokens=100)
     figures, worth = parts.learn(BATCH)
     policy, _ = parts.policy.read(ITEMS, BATCH.n_tokens)
     if algorithm == "reinforce":
         loss = -(worth * policy)[BATCH.mask].mean()
     else:
         loss = -worth[BATCH.mask].sum() / (100 * len(ITEMS))
+    assert abs(loss) > 1e-4
     assert figures["loss"] == pytest.approx(loss.item(), rel=1e-3, abs=1e-5)

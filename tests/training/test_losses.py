@@ -192,12 +192,12 @@ def test_ranking_is_a_sum_over_solutions_in_any_order(solutions, rng):
 
 def test_promise_and_progress_by_hand():
     # Two episodes: steps 0-1-2, and step 3 alone. M = (.5, .2, .9, .4), Q̂ = (.6, .6, 1, 0).
-    # Promise: (.01 + .16 + .01 + .16)/2 = .17, with weights (1, 1, 1, .5): .13.
-    # Progress of 1: (-.3 - 0)² = .09, of 2: (.7 - .4)² = .09: (.09 + .09)/2 = .09.
+    # Promise: (.01 + .16 + .01 + .16)/2 = .17, with weights (1, .5, 2, .5): .095.
+    # Progress of 1: (-.3 - 0)² = .09, of 2: (.7 - .4)² = .09: (.5 · .09 + 2 · .09)/2 = .1125.
     values = torch.tensor([0.5, 0.2, 0.9, 0.4], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0.6, 0.6, 1.0, 0.0], dtype=torch.float64)
-    follows, weights = torch.tensor([-1, 0, 1, -1]), torch.tensor([1.0, 1.0, 1.0, 0.5])
-    for beta, expected in ((0.0, 0.13), (1.0, 0.22), (2.0, 0.31)):
+    follows, weights = torch.tensor([-1, 0, 1, -1]), torch.tensor([1.0, 0.5, 2.0, 0.5])
+    for beta, expected in ((0.0, 0.095), (1.0, 0.2075), (2.0, 0.32)):
         found = losses.promise_progress(values, targets, follows, weights.double(), beta)
         assert found.item() == pytest.approx(expected)
     assert torch.autograd.gradcheck(
@@ -225,6 +225,15 @@ def test_squared_errors_of_a_head_of_two_are_of_the_number_that_means_right():
         assert found.item() == pytest.approx(2 * (value - 0.25) ** 2)
 
 
+def test_a_logit_is_taught_by_the_weights_of_labels():
+    head = HeadObjective("cross_entropy", None, (), 1)
+    nothing = torch.tensor([0, 0])
+    found = head.of_numbers(
+        torch.tensor([[0.0], [2.0]]), tensor(1.0, 0.0), tensor(3.0, 0.5), nothing, nothing
+    )
+    assert found.item() == pytest.approx(3 * math.log(2) + 0.5 * math.log(1 + math.exp(2)))
+
+
 def test_a_heads_ranking_has_its_margin():
     head = HeadObjective("ranking", None, (), 1, margin=1.5)
     owner = torch.tensor([0, 0])
@@ -249,7 +258,8 @@ def test_what_losses_are_divided_by():
 
 
 def test_a_head_learns_progress_between_the_steps_of_one_solution():
-    # Numbers whose sigmoids are 1/2, 1/5, 9/10 of one solution and 2/5 of another: as above.
+    # Numbers whose sigmoids are 1/2, 1/5, 9/10 of one solution and 2/5 of another. As above, with
+    # weights (1, 1, 1, .5): .13 + .09.
     chances = tensor(0.5, 0.2, 0.9, 0.4)
     numbers = (chances / (1 - chances)).log()[:, None]
     head = HeadObjective("progress", None, (), 1)

@@ -13,6 +13,7 @@ from prmkit.environments.catalogue import environment
 from prmkit.formats.files import read_records
 from prmkit.policies.base import failed
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.settings import ModelSettings
 
 SMALL = ("--task", "depth-1", "--task", "depth-2", "--seeds", 3, "--samples", 3, "--max-steps", 9)
 
@@ -96,6 +97,21 @@ def test_an_episode_has_the_score_that_is_asked_for():
     assert play._played(trajectory, (Unscored(reason="?"),), "last").score is None
 
 
+def test_where_a_model_runs_is_no_part_of_its_scores(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(episodes, "open_scorer", lambda settings: agents.promises())
+    monkeypatch.setattr(episodes, "about_model", lambda settings, scorer: told.append(settings))
+    episodes.TurnScorer(ModelSettings(model="m", server="vllm=http://x", family="f"), tmp_path)
+    episodes.TurnScorer(ModelSettings(model="m", device="cuda", family="f"), tmp_path)
+    assert told == [ModelSettings(model="m", family="f")] * 2
+
+
+def test_groups_are_scored_a_few_at_a_time():
+    groups = [[i] * 4 for i in range(5)]
+    assert list(episodes.in_chunks(iter(groups), 4, 9)) == [groups[:2], groups[2:4], groups[4:]]
+    assert list(episodes.in_chunks(iter(groups), 40, 9)) == [[group] for group in groups]
+
+
 def test_an_interrupted_run_goes_on_and_ends_alike(prm, by, tmp_path):
     given = ("play", "crafting", *SMALL, "--in-flight", 4, "--json", "--model", "x", "-o")
     whole = by(Agent())
@@ -131,6 +147,8 @@ def test_what_could_not_be_played_is_no_attempt_and_is_tried_again(prm, by, tmp_
     assert (metrics["not_played"], metrics["tasks_not_judged"], metrics["unscored"]) == (6, 2, 6)
     bad = [r for r in read_records(tmp_path / "a" / "records.jsonl") if "error" in r.meta]
     assert len(bad) == 6
+    # What could not be played is not too long for the policy.
+    assert metrics["without_a_turn"] == 0
     # Of all that were begun.
     assert metrics["steps_of_an_episode"] == pytest.approx(
         metrics["environment_steps"] / 18, abs=0.01

@@ -16,6 +16,7 @@ import pytest
 from prmkit.cli import rl
 from prmkit.cli.reward_model import RLModel
 from prmkit.embedded.world import problems
+from prmkit.errors import InvalidSetting
 from prmkit.formats.files import write_records
 from prmkit.records import Problem, Record, Step, Trajectory
 from prmkit.rl import parts
@@ -334,6 +335,17 @@ def test_what_means_nothing_is_refused(prm, no_model, tmp_path, arguments, messa
     assert (code, printed) == (1, "")
     assert message in one_line(err)
     assert not (tmp_path / "rl").exists()
+
+
+@pytest.mark.parametrize("world", ["train", "test", "ood"])
+def test_no_problem_of_the_embedded_world_is_practised_on_and_held_out(world):
+    practised, held_out = rl._problems(rl.RLTask(world=world))
+    assert (len(practised), len(held_out)) == (4000, 100)
+    assert {p.text for p in practised}.isdisjoint(p.text for p in held_out)
+    few = rl._problems(rl.RLTask(world=world, limit=7))
+    assert few == (practised[:7], held_out[:7])
+    with pytest.raises(InvalidSetting, match="limit is -1"):
+        rl.RLTask(world=world, limit=-1)
 
 
 def test_another_policy_needs_a_reward_model_for_scores(prm, no_model, tiny_lm, tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from prmkit.records import Problem, Record, Step, Trajectory
 from prmkit.rl import parts
 from prmkit.rl.loop import Plan
 from prmkit.rl.monitors import Alarm
-from prmkit.rl.settings import RLSettings
+from prmkit.rl.settings import RLSettings, RolloutSettings
 
 TINY = (
     "--problems-per-step", 2, "--samples", 2, "--max-new-tokens", 24,
@@ -348,6 +349,16 @@ def test_no_problem_of_the_embedded_world_is_practised_on_and_held_out(world):
         rl.RLTask(world=world, limit=-1)
 
 
+def test_responses_are_as_the_problems_ask_for():
+    given = rl.RLRollouts(problems=3, samples=5, temperature=0.5)
+    plain = RolloutSettings(problems=3, samples=5, temperature=0.5)
+    assert given.settings(asked(2)) == plain
+    world = list(problems("test", 2))
+    assert given.settings(world) == replace(plain, max_new_tokens=200, split="line")
+    own = replace(given, max_new_tokens=9, split="number")
+    assert own.settings(world) == replace(plain, max_new_tokens=9, split="number")
+
+
 def test_another_policy_needs_a_reward_model_for_scores(prm, no_model, tiny_lm, tmp_path):
     code, _, err = prm("rl", "--policy", tiny_lm, "--reward", "score", "-o", tmp_path / "rl")
     assert code == 1
@@ -399,6 +410,9 @@ def test_problems_that_cannot_be_used_are_refused(prm, no_model, tmp_path):
     assert "1 problems of" in (told := refused(file, "--eval", both))
     assert "'p3'" in told
     assert "5 of 9 problems to practise on have no answer, such as 'p4'" in refused(mixed)
+    # Bounds are on the share that is right, and pairs of dpo are of a right and a wrong one.
+    for more in (("--reward", "score", "--low", 0.1), ("--algorithm", "dpo")):
+        assert "5 of 9 problems to practise on have no answer" in refused(mixed, *more)
     told = refused(file, "--eval", put(tmp_path / "d.jsonl", unknown))
     assert "5 of 5 problems held out have no answer" in told
     assert "world is ood, and problems come from" in refused(file, "--world", "ood")

@@ -15,7 +15,7 @@ from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
 from prmkit.rl.learner import Critic, Learner, Machine, Speaker, sequences
 from prmkit.rl.rollouts import Rollout
-from prmkit.rl.settings import PREFERENCES, ImplicitSettings
+from prmkit.rl.settings import ImplicitSettings
 from prmkit.rl.team import Team
 from prmkit.rl.updates import (
     CriticUpdate,
@@ -187,7 +187,6 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts
     critic = None
     if run.algorithm == "ppo":
         critic = learners["critic"] = Critic(base, machine, **learning)
-    assert run.algorithm not in PREFERENCES or scorer is not None
     credit = Credit(
         run.algorithm,
         plan.rewards,

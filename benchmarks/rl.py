@@ -1,6 +1,7 @@
 """Policies of the embedded world taught by outcomes and step scores, at equal numbers of steps.
 
-    python benchmarks/rl.py [--arms NAME ...] [--seeds N ...] [--steps N] [--work DIR] [--out FILE]
+    python benchmarks/rl.py [--arms NAME ...] [--seeds N ...] [--steps N] [--work DIR]
+        [--processes N] [--out FILE]
 
 Every run begins with the shipped policy, draws the same number of responses to fresh problems of
 the training stories a step, and is judged on other problems, in domain. DIR keeps the runs, so that
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,26 @@ def taught(name: str, seed: int, steps: int, folder: Path) -> None:
     )
 
 
+def made(name: str, seed: int, steps: int, folder: Path) -> None:
+    """A run and how its policy is judged, on one core: so no run waits for another's."""
+    torch.set_num_threads(1)
+    taught(name, seed, steps, folder)
+    write_json(folder / "judged.json", judged(folder / "policy"))
+
+
+def make(arms: Sequence[str], seeds: Sequence[int], steps: int, place: Path, n: int) -> None:
+    """Make the runs that are not there yet, `n` at a time."""
+    wanted = [
+        (name, seed, steps, folder)
+        for name in arms
+        for seed in seeds
+        if not ((folder := place / f"{name.replace(' ', '_')}-{seed}") / "judged.json").is_file()
+    ]
+    with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for one in as_completed([pool.submit(made, *what) for what in wanted]):
+            one.result()
+
+
 def judged(policy: Path, n: int = 300, samples: int = 4) -> list[float]:
     """Of fresh problems, the share of right responses to each."""
     settings = SamplingSettings(temperature=1.0, max_new_tokens=200)
@@ -186,6 +209,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--work", type=Path)
     parser.add_argument(
+        "--processes", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time"
+    )
+    parser.add_argument(
         "--machine",
         default=f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         help="where the runs were made, if elsewhere",
@@ -195,12 +221,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = options.work or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        for name in options.arms:
-            for seed in options.seeds:
-                folder = place / f"{name.replace(' ', '_')}-{seed}"
-                if not (folder / "judged.json").is_file():
-                    taught(name, seed, options.steps, folder)
-                    write_json(folder / "judged.json", judged(folder / "policy"))
+        begun = time.perf_counter()
+        make(options.arms, options.seeds, options.steps, place, options.processes)
+        say(f"runs made in {time.perf_counter() - begun:.0f} s, {options.processes} at a time")
         first = place / "start.json"
         if not first.is_file():
             write_json(first, judged(WEIGHTS / "policy"))

@@ -8,14 +8,16 @@ import pytest
 
 import agents
 from prmkit.cli import episodes, label_episodes
+from prmkit.cli.episodes import AgentSettings
 from prmkit.cli.label_episodes import situations
 from prmkit.environments.base import Task
 from prmkit.environments.crafting import crafting
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import rollout
+from prmkit.errors import InvalidSetting
 from prmkit.formats.files import read_records, write_records
 from prmkit.policies.base import SamplingSettings
-from prmkit.records import Step, Unscored
+from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 
 N_STEPS = 6
 
@@ -171,6 +173,48 @@ def test_situations_are_told_apart_by_what_was_done_and_answered(played):
     # What was answered to an action is no part of it, but of what comes after.
     assert with_first(other)[0] == own[0]
     assert set(with_first(other)[1:]).isdisjoint(own)
+    problem = record.trajectory.problem.model_copy(update={"prompt": "Another one."})
+    elsewhere = record.trajectory.model_copy(update={"problem": problem})
+    assert set(situations(elsewhere)).isdisjoint(own)
+
+
+def test_where_an_action_ends_tells_situations_apart():
+    """The trap: the same letters, of which others are the answer."""
+
+    def told(action, answer):
+        steps = (Step(text=f"Action: {action}", observation=answer), Step(text="Action: stop"))
+        return situations(Trajectory(problem=Problem(id="p", prompt="q"), steps=steps))
+
+    assert told("go on", "ly")[1] == told("go on", "ly")[1] != told("go only", "")[1]
+
+
+def test_a_last_turn_that_ended_an_episode_is_labelled_by_its_outcome(prm, by, tmp_path):
+    by(agents.Agent(0.0))
+    (group,) = rollout(
+        agents.Agent(0.0), crafting, [Task(0, "depth-1")], 1, sampling=SamplingSettings(),
+        settings=EpisodeSettings(max_steps=N_STEPS),
+    )  # fmt: skip
+    won = group[0].record
+    trajectory = won.trajectory
+    assert (trajectory.finish, trajectory.correct) == ("eos", True)
+    lost = trajectory.model_copy(update={"correct": False})
+    write_records([won, won.replace(trajectory=lost)], tmp_path / "x.jsonl")
+    code, _, err = prm("label", tmp_path / "x.jsonl", "--k", 2, *GO_ON, tmp_path / "a")
+    assert code == 0, err
+    last = [(r.labels.successes[-1], r.labels.trials[-1]) for r in labelled(tmp_path / "a")]
+    assert last == [(1, 1), (0, 1)]
+
+
+def test_promises_beyond_the_range_of_outcomes_count_as_its_ends():
+    steps = tuple(Step(text=f"Action: {i}") for i in range(3))
+    trajectory = Trajectory(problem=Problem(id="p", prompt="q"), steps=steps, correct=True)
+    scores = StepScores(values=(-0.5, 1.5, 0.3), semantics="value", model="m")
+    found = label_episodes._targets(trajectory, scores, AgentSettings(lam=0.5, gamma=0.5))
+    # Q̂_3 = 1; Q̂_2 = .5 (1 + .5 (1 - 1)) = .5; Q̂_1 = .5 (0 + .5 (.5 - 0)).
+    assert found.values == pytest.approx((0.125, 0.5, 1.0))
+    advantages = scores.model_copy(update={"semantics": "advantage"})
+    with pytest.raises(InvalidSetting, match="advantage scores"):
+        label_episodes._targets(trajectory, advantages, AgentSettings())
 
 
 def test_temporal_differences_of_promises(prm, by, played, tmp_path):

@@ -12,7 +12,8 @@ from prmkit.environments.base import task_of
 from prmkit.environments.catalogue import environment
 from prmkit.formats.files import read_records
 from prmkit.policies.base import failed
-from prmkit.records import StepScores, Unscored
+from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
+from prmkit.scorers.settings import ModelSettings
 
 SMALL = ("--task", "depth-1", "--task", "depth-2", "--seeds", 3, "--samples", 3, "--max-steps", 9)
 
@@ -65,6 +66,7 @@ def test_episodes_are_scored_and_the_best_chosen(prm, by, tmp_path):
     assert 0 < sum(solved) < 18
     steps = [len(record.trajectory.steps) for record in records]
     assert metrics["environment_steps"] == sum(steps)
+    assert metrics["steps_of_an_episode"] == pytest.approx(sum(steps) / 18, abs=0.01)
     assert metrics["success"][0] == pytest.approx(sum(solved) / 18, abs=1e-4)
     best = 0.0
     for at in range(0, 18, 3):
@@ -85,6 +87,29 @@ def test_episodes_are_scored_and_the_best_chosen(prm, by, tmp_path):
     assert "majority" not in last
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert (config["task"], config["scorer"]["model"]) == (["depth-1", "depth-2"], "embedded/prm")
+
+
+def test_an_episode_has_the_score_that_is_asked_for():
+    trajectory = Trajectory(problem=Problem(id="p", prompt="q"), steps=(Step(text="a"),) * 3)
+    scores = StepScores(values=(0.9, 0.1, 0.5), semantics="value", model="m")
+    for how, score in (("last", 0.5), ("min", 0.1), ("mean", 0.5), ("max", 0.9)):
+        assert play._played(trajectory, (scores,), how).score == pytest.approx(score)
+    assert play._played(trajectory, (Unscored(reason="?"),), "last").score is None
+
+
+def test_where_a_model_runs_is_no_part_of_its_scores(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(episodes, "open_scorer", lambda settings: agents.promises())
+    monkeypatch.setattr(episodes, "about_model", lambda settings, scorer: told.append(settings))
+    episodes.TurnScorer(ModelSettings(model="m", server="vllm=http://x", family="f"), tmp_path)
+    episodes.TurnScorer(ModelSettings(model="m", device="cuda", family="f"), tmp_path)
+    assert told == [ModelSettings(model="m", family="f")] * 2
+
+
+def test_groups_are_scored_a_few_at_a_time():
+    groups = [[i] * 4 for i in range(5)]
+    assert list(episodes.in_chunks(iter(groups), 4, 9)) == [groups[:2], groups[2:4], groups[4:]]
+    assert list(episodes.in_chunks(iter(groups), 40, 9)) == [[group] for group in groups]
 
 
 def test_an_interrupted_run_goes_on_and_ends_alike(prm, by, tmp_path):
@@ -122,6 +147,12 @@ def test_what_could_not_be_played_is_no_attempt_and_is_tried_again(prm, by, tmp_
     assert (metrics["not_played"], metrics["tasks_not_judged"], metrics["unscored"]) == (6, 2, 6)
     bad = [r for r in read_records(tmp_path / "a" / "records.jsonl") if "error" in r.meta]
     assert len(bad) == 6
+    # What could not be played is not too long for the policy.
+    assert metrics["without_a_turn"] == 0
+    # Of all that were begun.
+    assert metrics["steps_of_an_episode"] == pytest.approx(
+        metrics["environment_steps"] / 18, abs=0.01
+    )
     assert all(isinstance(record.scores[0], Unscored) for record in bad)
     by(Agent())
     assert prm(*given)[0] == 0

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from prmkit.cli import rl
+from prmkit.cli.reward_model import RLModel
 from prmkit.embedded.world import problems
+from prmkit.errors import InvalidSetting
 from prmkit.formats.files import write_records
 from prmkit.records import Problem, Record, Step, Trajectory
 from prmkit.rl import parts
+from prmkit.rl.loop import Plan
 from prmkit.rl.monitors import Alarm
+from prmkit.rl.settings import RLSettings, RolloutSettings
 
 TINY = (
     "--problems-per-step", 2, "--samples", 2, "--max-new-tokens", 24,
@@ -246,6 +253,25 @@ def test_a_folder_with_a_run_of_other_settings_is_left_alone(
     assert ((whole / "config.json").read_bytes(), weights(whole), timeless(whole)) == before
 
 
+@pytest.mark.parametrize("name", ["model", "reference", "ensemble"])
+def test_a_run_depends_on_the_files_of_all_reward_models(tmp_path, monkeypatch, name):
+    """A model of the hub is where it was downloaded to."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "weights").write_text("old")
+
+    def folder(given):
+        return tmp_path / "there" if given == "some/model" else Path(given)
+
+    monkeypatch.setattr(rl, "model_folder", folder)
+    own = ("some/model",) if name == "ensemble" else "some/model"
+    model = RLModel(**{"model": "another/one", name: own})
+    plan = Plan(run=RLSettings(policy=str(tmp_path / "policy")))
+    before = rl._described(plan, model, [], [])
+    assert rl._described(plan, model, [], []) == before
+    (tmp_path / "there" / "weights").write_text("new")
+    assert rl._described(plan, model, [], [])["files"] != before["files"]
+
+
 def test_fewer_steps_than_are_done_are_refused(prm, command, whole):
     code, _, err = prm(*command, "--steps", 2, "-o", whole)
     assert code == 1
@@ -312,6 +338,27 @@ def test_what_means_nothing_is_refused(prm, no_model, tmp_path, arguments, messa
     assert not (tmp_path / "rl").exists()
 
 
+@pytest.mark.parametrize("world", ["train", "test", "ood"])
+def test_no_problem_of_the_embedded_world_is_practised_on_and_held_out(world):
+    practised, held_out = rl._problems(rl.RLTask(world=world))
+    assert (len(practised), len(held_out)) == (4000, 100)
+    assert {p.text for p in practised}.isdisjoint(p.text for p in held_out)
+    few = rl._problems(rl.RLTask(world=world, limit=7))
+    assert few == (practised[:7], held_out[:7])
+    with pytest.raises(InvalidSetting, match="limit is -1"):
+        rl.RLTask(world=world, limit=-1)
+
+
+def test_responses_are_as_the_problems_ask_for():
+    given = rl.RLRollouts(problems=3, samples=5, temperature=0.5)
+    plain = RolloutSettings(problems=3, samples=5, temperature=0.5)
+    assert given.settings(asked(2)) == plain
+    world = list(problems("test", 2))
+    assert given.settings(world) == replace(plain, max_new_tokens=200, split="line")
+    own = replace(given, max_new_tokens=9, split="number")
+    assert own.settings(world) == replace(plain, max_new_tokens=9, split="number")
+
+
 def test_another_policy_needs_a_reward_model_for_scores(prm, no_model, tiny_lm, tmp_path):
     code, _, err = prm("rl", "--policy", tiny_lm, "--reward", "score", "-o", tmp_path / "rl")
     assert code == 1
@@ -363,6 +410,9 @@ def test_problems_that_cannot_be_used_are_refused(prm, no_model, tmp_path):
     assert "1 problems of" in (told := refused(file, "--eval", both))
     assert "'p3'" in told
     assert "5 of 9 problems to practise on have no answer, such as 'p4'" in refused(mixed)
+    # Bounds are on the share that is right, and pairs of dpo are of a right and a wrong one.
+    for more in (("--reward", "score", "--low", 0.1), ("--algorithm", "dpo")):
+        assert "5 of 9 problems to practise on have no answer" in refused(mixed, *more)
     told = refused(file, "--eval", put(tmp_path / "d.jsonl", unknown))
     assert "5 of 5 problems held out have no answer" in told
     assert "world is ood, and problems come from" in refused(file, "--world", "ood")

@@ -52,6 +52,26 @@ def test_figures_by_hand():
     assert measure(batch, aggregation="mean")["prm"] == pytest.approx(2.425 / 4)
 
 
+def test_what_is_paid_is_watched_in_the_place_of_an_aggregation():
+    batch = [
+        rollout("ab", [0.9, 0.8], correct=True),
+        rollout("ab", [0.2, 0.4], correct=False),
+        rollout("a", Unscored(reason="too long"), correct=True),
+        rollout("a", [0.5], correct=False),
+    ]
+    # Scores and correctness agree; what is paid goes the other way. What has no score has none.
+    found = measure(batch, earned=[-1.0, 2.0, 99.0, 5.0])
+    assert found["prm"] == pytest.approx(2.0)
+    assert found["prm_auc"] == 0
+    # Away from the mean 2: -3, 0 and 3.
+    assert found["prm_slope"] == pytest.approx(-3 / 18)
+    # The steps' own scores still tell which is the lowest.
+    assert found["last_lowest"] == 1 / 2
+    assert measure(batch)["prm_auc"] == 1
+    with pytest.raises(ValueError, match="shorter"):
+        measure(batch, earned=[1.0])
+
+
 def test_equal_lowest_scores_count_as_chance_would_have_it():
     assert measure([rollout("abcd", [0.5] * 4)])["last_lowest"] == 1 / 4
     assert measure([rollout("abc", [0.1, 0.5, 0.1])])["last_lowest"] == 1 / 2
@@ -106,6 +126,8 @@ def test_what_does_not_apply_is_absent():
     one_step = measure([rollout("a", [0.5], correct=True)])
     assert "last_lowest" not in one_step
     assert "prm_auc" not in one_step
+    # Who was not asked about is not without a score.
+    assert measure([rollout("a", [0.5]), rollout("a")])["unscored"] == 0
     nothing_written = measure([rollout("", [], correct=False)])
     assert nothing_written["unscored"] == 1
     assert nothing_written["steps"] == nothing_written["length"] == 0

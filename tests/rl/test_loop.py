@@ -231,6 +231,13 @@ def rollouts(*known):
         ({}, [True, None, "broken"], [True]),
         ({"rewards": {"reward": "score"}}, [True, None, "broken"], [True, None]),
         ({"rewards": {"reward": "score", "consensus": True}}, [True, None], [True]),
+        # Its reward model learns from outcomes alone.
+        ({"rewards": {"reward": "implicit", "outcome_weight": 0.0}}, [True, None], [True]),
+        # A fifth to four fifths are right, as in PRIME (arXiv:2502.01456).
+        ({"run": {"algorithm": "prime"}}, [True] + [False] * 4, [True] + [False] * 4),
+        ({"run": {"algorithm": "prime"}}, [True] + [False] * 5, []),
+        ({"run": {"algorithm": "prime"}}, [True] * 5 + [False], []),
+        ({"run": {"algorithm": "prime"}, "update": {"high": 1.0}}, [True, True], [True, True]),
         # Half of those that are known.
         ({"update": {"low": 0.5, "high": 0.5}}, [True, False, None], [True, False]),
         ({"update": {"low": 0.51}}, [True, False, None], []),

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from prmkit.errors import InvalidSetting, RunFolderError, UnknownName
-from prmkit.rl.monitors import MonitorSettings, Watch
+from prmkit.rl.monitors import (
+    MonitorSettings,
+    Watch,
+    _beyond_noise,
+    _Block,
+    _block,
+    _promised,
+)
 
 # Runs whose truth is known: a policy of some skill, on 8 problems with 8 samples of each, and a
 # PRM whose scores rise with correctness, with easiness, and with what pleases it (style).
@@ -142,6 +149,115 @@ def test_what_goes_slowly_is_seen_against_the_first_rows():
     assert told[0].step == pytest.approx(2000 * rise + 4, abs=3)
 
 
+def test_a_rise_that_begins_later_is_seen_against_what_was_before_it():
+    # Against the first rows the score has not risen, and in a window it rises by .01.
+    score = [0.5] * 5 + [0.3] * 100 + [0.3 + i / 500 for i in range(100)]
+    rows = [{"samples": 400, "accuracy": 0.5, "prm": prm, "prm_slope": 1.0} for prm in score]
+    told = alarms(rows, baseline=5, window=5)
+    assert [alarm.monitor for alarm in told] == ["divergence"]
+    # As much as in the test above, at .002 a row.
+    rise = 2 * 3 * math.sqrt(0.25 / 400 * 2 / 5)
+    assert told[0].step == pytest.approx(105 + 500 * rise + 2, abs=3)
+
+
+# The formulas, by hand.
+
+
+def test_a_block_by_hand():
+    # Neighbours differ by .2: 3 · .04 / (2 · 3) = .02. The share .6 of 6 samples: .24 / 6 = .04.
+    rows = [
+        [0.5, 0.1, 1.0, 6.0], [0.7, 0.5, None, 6.0], [0.5, 0.1, 2.0, 6.0], [0.7, 0.5, 9.0, 6.0],
+    ]  # fmt: skip
+    found = _block(rows)
+    # Of slopes the median, whose variance is π/2 that of a mean: (1 + 49) / (2 · 2) of one.
+    expected = (4, 0.6, 0.04, 0.3, 0.08, 2.0, math.pi / 2 * 12.5 / 3)
+    assert found == pytest.approx(expected)
+    many = [[*row[:3], 24.0] for row in rows]
+    assert _block(many).accuracy_variance == pytest.approx(0.02)
+    assert _block([[0.5, 0.5, None, 0.0]] * 2) == pytest.approx((2, 0.5, 0, 0.5, 0, 0, 0))
+
+
+def test_a_promise_by_hand():
+    before = _Block(2, 0.5, 0.02, 0.5, 0.03, 2.0, 0.25)
+    now = _Block(4, 0.51, 0.05, 0.9, 0.06, 7.0, 9.0)
+    settings = MonitorSettings(z=1.0, promise=0.5)
+    # Pooled over 2 and 4 rows, times 1/2 + 1/4: accuracy (.04 + .2)/6 · 3/4 = .03, score .0375.
+    # Half of 2 · .4 was to be gained, and .01 was; the slope's part of the noise is (.2)² · .25.
+    found = _promised(before, now, settings)
+    assert found.severity == pytest.approx(0.39 / math.sqrt(0.03 + 0.0375 + 0.01))
+    assert (found.value, found.baseline, found.reference) == (0.51, 0.5, before)
+    assert "+0.800 of accuracy" in found.message
+    # A rise that may be noise is none.
+    little = now._replace(prm=0.55, accuracy=0.1)
+    assert _promised(before, little, settings).severity == pytest.approx(0.05 / math.sqrt(0.0375))
+    # Where the score goes against accuracy, it promises nothing; less of it is no gain.
+    against, less = before._replace(slope=-2.0), now._replace(accuracy=0.4)
+    assert _promised(against, less, settings).severity == pytest.approx(
+        0.1 / math.sqrt(0.03 + 0.01)
+    )
+
+
+def test_a_drift_in_units_of_noise_by_hand():
+    # Of one value 12 / (2 · 3) = 2, and 16 / 2 = 8; pooled (4 · 2 + 2 · 8) / 6 = 4.
+    first, last = [0.0, 2.0, 0.0, 2.0], [5.0, 9.0]
+    expected = 6 / (4 / 3 * 3 * math.sqrt(4 * (1 / 4 + 1 / 2)))
+    assert _beyond_noise(first, last, 3.0) == pytest.approx(expected)
+    assert _beyond_noise([2.0] * 4, [2.0] * 2, 3.0) == 0
+
+
+# A figure before, what it may come to by the settings below, and what is too much.
+SET = {
+    "auc": 0.25, "last_lowest": 0.35, "drift": 3.0, "repetition": 0.15, "truncated": 0.25,
+    "unscored": 0.4, "entropy": 0.3, "kl": 0.8,
+}  # fmt: skip
+LIMITS = [
+    # A quarter of the lead of .4.
+    ("prm_auc", 0.9, 0.81, 0.79),
+    ("last_lowest", 0.3, 0.64, 0.66),
+    ("steps", 6.0, 17.9, 18.1),
+    ("steps", 6.0, 2.01, 1.99),
+    ("length", 120.0, 359.0, 361.0),
+    ("length", 120.0, 41.0, 39.0),
+    ("repetition", 0.05, 0.19, 0.21),
+    ("truncated", 0.05, 0.29, 0.31),
+    ("unscored", 0.05, 0.44, 0.46),
+    # 30 % of it is to be kept.
+    ("entropy", 0.6, 0.181, 0.179),
+    ("kl", 0.0, 0.79, 0.81),
+]
+
+
+@pytest.mark.parametrize(("monitor", "before", "little", "much"), LIMITS)
+def test_each_limit_is_where_it_is_set_and_above_noise(monitor, before, little, much):
+    def told(after, noise=0.0):
+        values = [before] * 10 + [after] * 10
+        rows = [{monitor: x + noise * (-1) ** i} for i, x in enumerate(values)]
+        return [a.monitor for a in alarms(rows, baseline=10, window=10, **SET)]
+
+    assert told(little) == []
+    assert told(much) == [monitor]
+    # Neighbours that differ by as much: a mean of 10 is off by .45 of that, and 4 times is noise.
+    if monitor != "kl":
+        assert told(much, (much - before) / 2) == []
+
+
+def test_now_is_compared_with_rows_that_are_no_part_of_it():
+    score = [0.9] * 5 + [0.3] * 5 + [0.7] * 10
+    rows = [{"samples": 10**6, "accuracy": 0.5, "prm": prm, "prm_slope": 1.0} for prm in score]
+    # The last five rows against the five before them.
+    assert [alarm.step for alarm in alarms(rows, baseline=5, window=5)] == [14]
+
+
+def test_an_alarm_remembers_what_it_compared_with():
+    # The rise to .7 is farther back than is looked; as long as no accuracy comes of it, it is on.
+    score = [0.9] * 5 + [0.3] * 30 + [0.7] * 120 + [0.8] * 30
+    rows = [{"samples": 10**6, "accuracy": 0.5, "prm": prm, "prm_slope": 1.0} for prm in score]
+    assert len(alarms(rows, baseline=5, window=5)) == 1
+    for row in rows[60:]:
+        row["accuracy"] = 0.9
+    assert len(alarms(rows, baseline=5, window=5)) == 2
+
+
 def test_noise_is_no_drift():
     # A rise of .3; neighbours differ by .4, so that a mean of 10 is off by .09.
     rows = [{"repetition": 0.4 * (i % 2)} for i in range(10)]
@@ -236,6 +352,9 @@ def test_an_alarm_is_raised_once_and_again_after_it_was_over():
     # Over when the cause was calm for as long as a window, and not before.
     assert len(alarms([*rows, *[low] * 20, *[high] * 60])) == 1
     assert len(alarms([*rows, *[low] * 60, *[high] * 60])) == 2
+    # Calm is well below the limit of .1, and not just below it.
+    for level, n in ((0.065, 2), (0.075, 1)):
+        assert len(alarms([*rows, *[{"repetition": level}] * 60, *[high] * 60])) == n
     # Around the limit it is one alarm, not many.
     near = ([0.11] * 30 + [0.09] * 30) * 3
     assert len(alarms([low] * 20 + [{"repetition": x} for x in near])) == 1

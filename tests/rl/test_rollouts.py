@@ -140,6 +140,14 @@ def test_responses_to_one_problem_are_together_and_each_problem_has_a_seed():
     assert again.asked[3][0] != seeds[0]
 
 
+def test_a_share_of_the_problems_draws_what_the_whole_would():
+    for draw in (roll_out, are_right):
+        whole, share = Says(*(drawn(2) for _ in range(2))), Says(drawn(2))
+        draw(drawing(whole), PROBLEMS, 1, SETTINGS, 5)
+        draw(drawing(share), PROBLEMS[1:], 1, SETTINGS, 5, first=1)
+        assert share.asked[3] == whole.asked[3][1:]
+
+
 class Scores:
     name, semantics = "scores", "correctness"
 

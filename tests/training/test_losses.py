@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prmkit.training import losses
 from prmkit.training.heads import HeadObjective
+from prmkit.training.targets import Example
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 
@@ -191,12 +192,12 @@ def test_ranking_is_a_sum_over_solutions_in_any_order(solutions, rng):
 
 def test_promise_and_progress_by_hand():
     # Two episodes: steps 0-1-2, and step 3 alone. M = (.5, .2, .9, .4), Q̂ = (.6, .6, 1, 0).
-    # Promise: (.01 + .16 + .01 + .16)/2 = .17, with weights (1, 1, 1, .5): .13.
-    # Progress of 1: (-.3 - 0)² = .09, of 2: (.7 - .4)² = .09: (.09 + .09)/2 = .09.
+    # Promise: (.01 + .16 + .01 + .16)/2 = .17, with weights (1, .5, 2, .5): .095.
+    # Progress of 1: (-.3 - 0)² = .09, of 2: (.7 - .4)² = .09: (.5 · .09 + 2 · .09)/2 = .1125.
     values = torch.tensor([0.5, 0.2, 0.9, 0.4], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0.6, 0.6, 1.0, 0.0], dtype=torch.float64)
-    follows, weights = torch.tensor([-1, 0, 1, -1]), torch.tensor([1.0, 1.0, 1.0, 0.5])
-    for beta, expected in ((0.0, 0.13), (1.0, 0.22), (2.0, 0.31)):
+    follows, weights = torch.tensor([-1, 0, 1, -1]), torch.tensor([1.0, 0.5, 2.0, 0.5])
+    for beta, expected in ((0.0, 0.095), (1.0, 0.2075), (2.0, 0.32)):
         found = losses.promise_progress(values, targets, follows, weights.double(), beta)
         assert found.item() == pytest.approx(expected)
     assert torch.autograd.gradcheck(
@@ -214,8 +215,51 @@ def test_inverse_rewards_by_hand():
     assert found.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))
 
 
+def test_squared_errors_of_a_head_of_two_are_of_the_number_that_means_right():
+    numbers, targets, weights = torch.tensor([[0.0, 2.0]]), tensor(0.25), tensor(2.0)
+    nothing = torch.tensor([0])
+    chance = 1 / (1 + math.exp(-2))
+    for right, value in ((1, chance), (0, 1 - chance)):
+        head = HeadObjective("squared_error", right, (), 2)
+        found = head.of_numbers(numbers, targets, weights, nothing, nothing)
+        assert found.item() == pytest.approx(2 * (value - 0.25) ** 2)
+
+
+def test_a_logit_is_taught_by_the_weights_of_labels():
+    head = HeadObjective("cross_entropy", None, (), 1)
+    nothing = torch.tensor([0, 0])
+    found = head.of_numbers(
+        torch.tensor([[0.0], [2.0]]), tensor(1.0, 0.0), tensor(3.0, 0.5), nothing, nothing
+    )
+    assert found.item() == pytest.approx(3 * math.log(2) + 0.5 * math.log(1 + math.exp(2)))
+
+
+def test_a_heads_ranking_has_its_margin():
+    head = HeadObjective("ranking", None, (), 1, margin=1.5)
+    owner = torch.tensor([0, 0])
+    found = head.of_numbers(torch.zeros(2, 1), tensor(1.0, 0.0), torch.ones(2), owner, owner)
+    # Of a right and a wrong step, both 0: - log [ 1 / (1 + e^1.5) ].
+    assert found.item() == pytest.approx(math.log(1 + math.exp(1.5)))
+
+
+def test_what_losses_are_divided_by():
+    def example(*targets, weight=1.0, start=1):
+        n = len(targets)
+        starts = list(range(start, start + n))
+        return Example([7] * 9, [8] * n, list(targets), [weight] * n, starts)
+
+    examples = [example(1.0, 0.0), example(0.0, 0.0, weight=0.5), example(0.25, start=3)]
+    for loss, items in (
+        # Labels by their weights; solutions with a right step; after one token .. after three,
+        # pairs of a better and a worse step: 1 and 0, none, none of one.
+        ("cross_entropy", 4.0), ("progress", 4.0), ("ranking", 2), ("pairwise", 1),
+    ):  # fmt: skip
+        assert HeadObjective(loss, 1, (), 1).items(examples) == items
+
+
 def test_a_head_learns_progress_between_the_steps_of_one_solution():
-    # Numbers whose sigmoids are 1/2, 1/5, 9/10 of one solution and 2/5 of another: as above.
+    # Numbers whose sigmoids are 1/2, 1/5, 9/10 of one solution and 2/5 of another. As above, with
+    # weights (1, 1, 1, .5): .13 + .09.
     chances = tensor(0.5, 0.2, 0.9, 0.4)
     numbers = (chances / (1 - chances)).log()[:, None]
     head = HeadObjective("progress", None, (), 1)

@@ -16,7 +16,7 @@ from prmkit.environments.playing import EpisodeSettings
 from prmkit.errors import InvalidSetting
 from prmkit.ledger import Ledger, seed_for
 from prmkit.records import Scored, Trajectory, Unscored
-from prmkit.scorers.settings import ModelSettings, OnSeparator
+from prmkit.scorers.settings import ModelSettings
 
 if TYPE_CHECKING:
     from prmkit.scorers.base import Scorer
@@ -28,57 +28,6 @@ TOGETHER = 32
 """Episodes that are scored together, about."""
 
 _STORED = TypeAdapter(list[Scored])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TurnModel:
-    """Which reward model scores turns; observations are context to it.
-
-    Attributes:
-        model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm.
-        family: how it reads steps (see prm models); by default what is known of the model.
-        reference: of implicit families: the model that it is compared with, folder or id.
-        scorer_server: instead of this process, a server with the model: vllm=URL or sglang=URL.
-        served_as: the model's name on that server; by default that of its folder.
-        on_separator: text that spells the token where steps end: escape it, or leave the
-            episode unscored (error).
-        uncalibrated: leave a calibration beside the model aside.
-    """
-
-    model: str | None = None
-    family: str | None = None
-    reference: str | None = None
-    scorer_server: str | None = None
-    served_as: str | None = None
-    on_separator: OnSeparator = "escape"
-    uncalibrated: bool = False
-
-    def __post_init__(self) -> None:
-        if self.model is None and any(
-            (self.family, self.reference, self.scorer_server, self.served_as, self.uncalibrated,
-             self.on_separator != "escape")
-        ):  # fmt: skip
-            raise InvalidSetting("options of a reward model have no meaning without one (--model)")
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What scores depend on; a server may have been begun again elsewhere."""
-        return {k: v for k, v in asdict(self).items() if k != "scorer_server"}
-
-    def settings(self, device: str | None) -> ModelSettings | None:
-        """The same as the settings of a scorer; None where no model was named."""
-        if self.model is None:
-            return None
-        return ModelSettings(
-            model=self.model,
-            family=self.family,
-            reference=self.reference,
-            server=self.scorer_server,
-            served_as=self.served_as,
-            on_separator=self.on_separator,
-            uncalibrated=self.uncalibrated,
-            device=None if self.scorer_server else device,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

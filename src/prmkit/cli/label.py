@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, figures, out, print_json, say
-from prmkit.cli.episodes import AgentSettings, TurnModel
+from prmkit.cli.episodes import AgentSettings
 from prmkit.cli.names import distinct_problems
+from prmkit.cli.reward_model import RewardModel
 from prmkit.cli.sinks import named_like
 from prmkit.engines import EngineSettings
 from prmkit.errors import InvalidSetting, NothingToMeasure
@@ -121,7 +122,7 @@ class Job(NamedTuple):
     which: ConsensusSettings
     engine: EngineSettings
     agents: AgentSettings
-    scorer: TurnModel
+    scorer: RewardModel
 
     @property
     def is_of_agents(self) -> bool:
@@ -139,7 +140,7 @@ def label(
     which: Annotated[ConsensusSettings | None, Parameter(name="*")] = None,
     engine: Annotated[EngineSettings | None, Parameter(name="*")] = None,
     agents: Annotated[AgentSettings | None, Parameter(name="*")] = None,
-    scorer: Annotated[TurnModel | None, Parameter(name="*")] = None,
+    scorer: Annotated[RewardModel | None, Parameter(name="*")] = None,
     k: int | None = None,
     json: bool = False,
 ) -> int:
@@ -164,7 +165,7 @@ def label(
         which or ConsensusSettings(),
         engine or EngineSettings(),
         agents or AgentSettings(),
-        scorer or TurnModel(),
+        scorer or RewardModel(),
     )
     _check(job)
     source = source_of(job)
@@ -216,6 +217,7 @@ def _with_k(method: MethodSettings, k: int | None) -> MethodSettings:
 
 def _check(job: Job) -> None:
     """Refuse what has no meaning together, before any work."""
+    job.scorer.check()
     if job.method.method == "judge" and job.drawing.temperature == 0 and job.method.votes > 1:
         raise InvalidSetting(
             f"at temperature 0 all {job.method.votes} critiques are the same one; give --votes 1, "
@@ -227,7 +229,7 @@ def _check(job: Job) -> None:
 
         check(job)
         return
-    if job.agents != AgentSettings() or job.scorer != TurnModel():
+    if job.agents != AgentSettings() or job.scorer != RewardModel():
         raise InvalidSetting(
             "max_steps, threads and games have no meaning without --env; gamma, lam and a reward "
             f"model have none for the method {job.method.method}"

@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prmkit.cli.console import bars
-from prmkit.cli.episodes import TOGETHER, AgentSettings, TurnModel, TurnScorer, chosen
+from prmkit.cli.episodes import TOGETHER, AgentSettings, TurnScorer, chosen
 from prmkit.cli.label import Job, Others, Source
 from prmkit.cli.labelling import Bill, Labelled, Ran, Run, write
 from prmkit.cli.names import open_policy
+from prmkit.cli.reward_model import RewardModel
 from prmkit.environments.actions import action_of
 from prmkit.environments.base import MakeEnvironment, task_of
 from prmkit.environments.playing import EpisodeSettings
@@ -75,7 +76,7 @@ def _check_in_environment(job: Job) -> None:
         raise InvalidSetting("in an environment all turns are gone on from, each as often")
     if (agents.gamma, agents.lam) != (AgentSettings.gamma, AgentSettings.lam):
         raise InvalidSetting("gamma and lam have no meaning with --env")
-    if job.scorer != TurnModel():
+    if job.scorer != RewardModel():
         raise InvalidSetting("with --env outcomes are played for; leave out --model")
     if job.settings.prices is not None and job.speaker.server is None:
         raise InvalidSetting("prices have no meaning without a server: nobody is paid")
@@ -222,9 +223,8 @@ def of_recorded(job: Job) -> Run:
     """Label by the outcomes of episodes alone; a model is loaded at once."""
     if job.method.method == "counted":
         return partial(_of_recorded, job, None)
-    settings = job.scorer.settings(job.speaker.device)
-    assert settings is not None
-    return partial(_of_recorded, job, TurnScorer(settings, job.settings.out))
+    scorer = TurnScorer(job.scorer.settings(job.speaker.device), job.settings.out)
+    return partial(_of_recorded, job, scorer)
 
 
 def _of_recorded(
@@ -254,8 +254,7 @@ def _counted(records: Sequence[Record], agents: AgentSettings) -> Iterator[Recor
             continue
         own = next(turns)
         labels = StepLabels(
-            # A sum of many outcomes over their number may be a last digit too much.
-            values=tuple(min(value, 1.0) for value in next(values)),
+            values=tuple(next(values)),
             kind="soft",
             successes=tuple(successes[turn] for turn in own),
             trials=tuple(trials[turn] for turn in own),

@@ -13,8 +13,9 @@ from cyclopts import Parameter
 
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
-from prmkit.cli.episodes import GAMES, TurnModel, TurnScorer, chosen, in_chunks, planner
+from prmkit.cli.episodes import GAMES, TurnScorer, chosen, in_chunks, planner
 from prmkit.cli.names import open_policy
+from prmkit.cli.reward_model import RewardModel
 from prmkit.cli.sinks import Put, sink
 from prmkit.environments.base import Planner, Task, demonstrate
 from prmkit.environments.catalogue import answer_of, answers_count
@@ -107,7 +108,7 @@ def play(
     *,
     speaker: Annotated[PolicySettings | None, Parameter(name="*")] = None,
     drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
-    how: Annotated[TurnModel | None, Parameter(name="*")] = None,
+    how: Annotated[RewardModel | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
     """Play episodes of an environment, by a policy or by the environment's own planner.
@@ -120,7 +121,7 @@ def play(
         json: print the metrics as JSON.
     """
     speaker, drawing = speaker or PolicySettings(), drawing or SamplingSettings()
-    how = how or TurnModel()
+    how = how or RewardModel()
     _check(run, speaker, drawing, how)
     make, kinds = chosen(run.env, run.games, run.task)
     tasks = [Task(seed, kind) for kind in kinds for seed in seeds_of(run.seeds)]
@@ -130,8 +131,7 @@ def play(
     described["scorer"] = how.described
     # Nothing that could have been refused claims the folder.
     player = _player(run, make, speaker, drawing)
-    model = how.settings(speaker.device)
-    scorer = None if model is None else TurnScorer(model, run.out)
+    scorer = None if how.model is None else TurnScorer(how.settings(speaker.device), run.out)
     with run_folder(run.out, described, resume=run.resume), ExitStack() as stack:
         if player.planner is not None:
             stack.callback(player.planner.close)
@@ -157,9 +157,10 @@ def play(
 
 
 def _check(
-    run: PlayRun, speaker: PolicySettings, drawing: SamplingSettings, how: TurnModel
+    run: PlayRun, speaker: PolicySettings, drawing: SamplingSettings, how: RewardModel
 ) -> None:
     """Refuse what has no meaning together, before any work."""
+    how.check()
     if how.model is None and run.aggregate != PlayRun.aggregate:
         raise InvalidSetting("aggregate has no meaning without a reward model (--model)")
     if not run.demonstrate:

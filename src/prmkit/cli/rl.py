@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
+from typing import Literal as Literal
 
 from cyclopts import Parameter
 
 from prmkit.aggregate import Aggregation as Aggregation
 from prmkit.checkpoints import fingerprint
 from prmkit.cli.console import DONE, bars, figures, out, print_json, say
-from prmkit.cli.names import distinct_problems, judge, known_name, model_folder, open_scorer
+from prmkit.cli.names import distinct_problems, judge, model_folder
+from prmkit.cli.reward_model import RLModel
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.formats.files import read_records
@@ -38,13 +40,11 @@ from prmkit.rl.settings import Forward as Forward
 from prmkit.rl.settings import KlKind as KlKind
 from prmkit.rl.settings import Process as Process
 from prmkit.rl.voice_settings import VoiceSettings
-from prmkit.scorers.settings import ModelSettings, OnSeparator
 from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
 
 if TYPE_CHECKING:
     from prmkit.rl.loop import Loop, Plan, RLResult
-    from prmkit.scorers.base import Scorer
 
 HELD_OUT = 100
 """Problems of the embedded world that an evaluation has."""
@@ -145,68 +145,6 @@ class RLRollouts:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RLModel:
-    """Which reward model scores steps; it runs on the policy's device.
-
-    Attributes:
-        model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm; by
-            default embedded/prm where scores are needed and the policy is the embedded world's.
-            Where scores do not count, they are watched.
-        family: how it reads steps (see prm models); by default what is known of the model.
-        reference: of implicit families: the model that it is compared with, folder or id.
-        scorer_server: instead of this process, a server with the model: vllm=URL or sglang=URL.
-        served_as: the model's name on that server; by default that of its folder.
-        on_separator: text that spells the token where steps end: escape it, or leave the
-            response unscored (error).
-        ensemble: further reward models, whose scores are put together with the first one's.
-        together: how: mean, or min, which is harder to please.
-    """
-
-    model: str | None = None
-    family: str | None = None
-    reference: str | None = None
-    scorer_server: str | None = None
-    served_as: str | None = None
-    on_separator: OnSeparator = "escape"
-    ensemble: tuple[str, ...] = ()
-    together: Literal["mean", "min"] = "min"
-
-    def __post_init__(self) -> None:
-        if self.together == "mean" and not self.ensemble:
-            raise InvalidSetting("together has no meaning without an ensemble")
-
-    def check(self) -> None:
-        """Refuse options of a model that is not there.
-
-        Raises:
-            InvalidSetting: if there are some.
-        """
-        if self.model is None and self != RLModel():
-            raise InvalidSetting("options of a reward model have no meaning without one (--model)")
-
-    def open(self, device: str | None) -> Scorer | None:
-        """The scorer, or None where none was named."""
-        if self.model is None:
-            return None
-        first = ModelSettings(
-            model=self.model,
-            family=self.family,
-            reference=self.reference,
-            server=self.scorer_server,
-            served_as=self.served_as,
-            on_separator=self.on_separator,
-            device=None if self.scorer_server else device,
-        )
-        scorer = open_scorer(first)
-        if not self.ensemble:
-            return scorer
-        from prmkit.scorers.ensemble import EnsembleScorer
-
-        others = [open_scorer(ModelSettings(model=one, device=device)) for one in self.ensemble]
-        return EnsembleScorer([scorer, *others], self.together)
-
-
 def rl(
     task: Annotated[RLTask | None, Parameter(name="*")] = None,
     *,
@@ -230,7 +168,8 @@ def rl(
         json: print the last row of metrics.jsonl as JSON.
     """
     task, model = task or RLTask(), model or RLModel()
-    run, rewards = _by_default(run or _Run(), rewards)
+    run = run or _Run()
+    rewards = _rewarded(rewards or _Rewards(), run.algorithm)
     practised, held_out = _problems(task)
     if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
         model = replace(model, model="embedded/prm")
@@ -311,17 +250,16 @@ def _title(plan: Plan) -> str:
     return f"{plan.run.algorithm} of {Path(plan.run.policy).name}"
 
 
-def _by_default(run: _Run, rewards: _Rewards | None) -> tuple[_Run, _Rewards]:
-    """The reward that an algorithm is about, where none is given."""
-    rewards = rewards or _Rewards()
-    if rewards.reward is None:
-        own: Process = "none"
-        if run.algorithm == "prime":
-            own = "implicit"
-        elif run.algorithm in PREFERENCES:
-            own = "score"
-        rewards = replace(rewards, reward=own)
-    return run, rewards
+def _rewarded(rewards: _Rewards, algorithm: Algorithm) -> _Rewards:
+    """With the reward that the algorithm is about, where none is given."""
+    if rewards.reward is not None:
+        return rewards
+    own: Process = "none"
+    if algorithm == "prime":
+        own = "implicit"
+    elif algorithm in PREFERENCES:
+        own = "score"
+    return replace(rewards, reward=own)
 
 
 def _check_judged(plan: Plan, practised: list[Problem], held_out: list[Problem]) -> None:
@@ -382,7 +320,7 @@ def _described(
     # A run may be made longer, and saved at other times.
     for free in ("out", "steps", "save_every"):
         del run[free]
-    models = [plan.run.policy, *([model.model] if model.model else []), *model.ensemble]
+    models = [plan.run.policy, *model.names]
     if plan.implicit.prm:
         models.append(plan.implicit.prm)
     return {
@@ -390,8 +328,8 @@ def _described(
         **told,
         # Its seeds give other responses than this process draws; where it is does not matter.
         "drawn_by": "this process" if plan.voice.server is None else "a server",
-        "scorer": {k: v for k, v in asdict(model).items() if k != "scorer_server"},
-        "files": [fingerprint(known_name(name)) for name in models],
+        "scorer": model.described,
+        "files": [fingerprint(model_folder(name)) for name in models],
         "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",
         "held_out": f"{len(held_out)}, {seed_for(0, *(p.model_dump_json() for p in held_out)):x}",
     }

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, Bars, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems, judge, open_policy, open_scorer
+from prmkit.cli.reward_model import SearchModel
 from prmkit.cli.sinks import named_like, sink
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import InvalidSetting, NothingToMeasure, UnknownName
@@ -21,7 +22,6 @@ from prmkit.ledger import run_folder
 from prmkit.policies.settings import PolicySettings
 from prmkit.records import Problem
 from prmkit.report.search import write_search
-from prmkit.scorers.settings import ModelSettings, OnSeparator
 from prmkit.search import drive
 from prmkit.search.catalogue import PRESETS, UNSCORED, algorithm, with_preset
 from prmkit.search.drive import DriveSettings, Found
@@ -82,36 +82,6 @@ class SearchRun:
         at_least(1, in_flight=self.in_flight)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchModel:
-    """Which reward model judges steps; it runs on the policy's device.
-
-    Attributes:
-        model: folder of a reward model, its id on the Hugging Face hub, or embedded/prm.
-        family: how it reads steps (see prm models); by default what is known of the model.
-        reference: of implicit families: the model that it is compared with, folder or id.
-        scorer_server: instead of this process, a server with the model: vllm=URL or sglang=URL.
-        served_as: the model's name on that server; by default that of its folder.
-        on_separator: text that spells the token where steps end: escape it, or leave the
-            solution unscored (error).
-        uncalibrated: leave a calibration beside the model aside.
-    """
-
-    model: str = "embedded/prm"
-    family: str | None = None
-    reference: str | None = None
-    scorer_server: str | None = None
-    served_as: str | None = None
-    on_separator: OnSeparator = "escape"
-    uncalibrated: bool = False
-
-    def settings(self, device: str | None) -> ModelSettings:
-        """The same as the settings of a scorer."""
-        own = asdict(self)
-        server = own.pop("scorer_server")
-        return ModelSettings(**own, server=server, device=None if server else device)
-
-
 LIMITS: dict[str, type] = {
     "policy_tokens": int,
     "scorer_tokens": int,
@@ -157,8 +127,7 @@ def search(
         **asdict(settings),
         "policy": speaker.policy,
         "tokenizer": speaker.tokenizer,
-        # A server may have been begun again elsewhere.
-        "scorer": {k: v for k, v in asdict(how).items() if k != "scorer_server"},
+        "scorer": how.described,
     }
     # Nothing that could have been refused claims the folder.
     policy, _ = open_policy(speaker)

@@ -150,6 +150,34 @@ class Learner:
             [first + i for i in numbers] for numbers in passes(own, self.machine.tokens, together)
         ]
 
+    def read_by(
+        self,
+        numbers: Callable[[Sequence[Asked]], Tensor],
+        k: int,
+        items: Sequence[Asked],
+        width: int,
+    ) -> Tensor:
+        """[K, B, T] numbers of all sequences, on the CPU; no gradient.
+
+        Args:
+            numbers: [K, L] of all tokens of one pass.
+            k: K.
+            items: B sequences.
+            width: T.
+        """
+        import torch
+
+        found = torch.zeros(k, len(items), width)
+        with torch.no_grad():
+            for chosen in self.own_passes(items):
+                some = [items[i] for i in chosen]
+                if not any(one.ids for one in some):
+                    continue
+                told = numbers(some).float().cpu()
+                for i, own in zip(chosen, _by_sequence(told, some), strict=True):
+                    found[:, i, : own.shape[1]] = own
+        return self.machine.team.add(found)
+
     def step(self) -> float:
         """One step of the optimiser; the norm of the gradients before they are cut.
 
@@ -187,10 +215,16 @@ class Speaker(Learner):
         super().__init__(start_causal_lm(folder), machine, **learner)
         self._temperature = temperature
 
-    def alone(self, temperature: float) -> Speaker:
-        """The same weights at another temperature, read by this process alone."""
+    def at(self, temperature: float) -> Speaker:
+        """The same weights at another temperature."""
         other = copy(self)
-        other._temperature, other.machine = temperature, self.machine._replace(team=Team())
+        other._temperature = temperature
+        return other
+
+    def alone(self) -> Speaker:
+        """The same, read by this process alone."""
+        other = copy(self)
+        other.machine = self.machine._replace(team=Team())
         return other
 
     def log_probs(self, items: Sequence[Asked]) -> tuple[Tensor, Tensor]:
@@ -224,16 +258,7 @@ class Speaker(Learner):
         """[B, T] log-probabilities and entropies of all sequences, on the CPU; no gradient."""
         import torch
 
-        found = torch.zeros(2, len(items), width)
-        with torch.no_grad():
-            for numbers in self.own_passes(items):
-                some = [items[i] for i in numbers]
-                if not any(one.ids for one in some):
-                    continue
-                both = torch.stack(self.log_probs(some)).float().cpu()
-                for i, own in zip(numbers, _by_sequence(both, some), strict=True):
-                    found[:, i, : own.shape[1]] = own
-        found = self.machine.team.add(found)
+        found = self.read_by(lambda some: torch.stack(self.log_probs(some)), 2, items, width)
         return found[0], found[1]
 
 
@@ -266,18 +291,7 @@ class Critic(Learner):
 
     def read(self, items: Sequence[Asked], width: int) -> Tensor:
         """[B, T] the same of all sequences, on the CPU; no gradient."""
-        import torch
-
-        found = torch.zeros(len(items), width)
-        with torch.no_grad():
-            for numbers in self.own_passes(items):
-                some = [items[i] for i in numbers]
-                if not any(one.ids for one in some):
-                    continue
-                values = self.values(some).cpu()
-                for i, own in zip(numbers, _by_sequence(values[None], some), strict=True):
-                    found[i, : own.shape[1]] = own[0]
-        return self.machine.team.add(found)
+        return self.read_by(lambda some: self.values(some)[None], 1, items, width)[0]
 
 
 def _by_sequence(numbers: Tensor, items: Sequence[Asked]) -> Iterator[Tensor]:
@@ -288,13 +302,18 @@ def _by_sequence(numbers: Tensor, items: Sequence[Asked]) -> Iterator[Tensor]:
         at += len(one.ids)
 
 
-def padded(numbers: Tensor, items: Sequence[Asked]) -> Tensor:
-    """[L] of all tokens of a pass as [B, T], zeros behind; gradients go through."""
+def mask_of(items: Sequence[Asked], like: Tensor) -> Tensor:
+    """[B, T] where the tokens of sequences are, on the device of `like`."""
     import torch
 
-    lengths = torch.tensor([len(one.ids) for one in items], device=numbers.device)
-    mask = torch.arange(int(max(map(len, (o.ids for o in items)))), device=numbers.device)
-    mask = mask[None] < lengths[:, None]
+    lengths = torch.tensor([len(one.ids) for one in items], device=like.device)
+    places = torch.arange(max(len(one.ids) for one in items), device=like.device)
+    return places[None] < lengths[:, None]
+
+
+def padded(numbers: Tensor, items: Sequence[Asked]) -> Tensor:
+    """[L] of all tokens of a pass as [B, T], zeros behind; gradients go through."""
+    mask = mask_of(items, numbers)
     return numbers.new_zeros(mask.shape).masked_scatter(mask, numbers)
 
 

@@ -15,7 +15,7 @@ from prmkit.rl.batch import Batch
 from prmkit.rl.credit import Credit
 from prmkit.rl.learner import Critic, Learner, Machine, Speaker, sequences
 from prmkit.rl.rollouts import Rollout
-from prmkit.rl.settings import PREFERENCES, ImplicitSettings
+from prmkit.rl.settings import ImplicitSettings
 from prmkit.rl.team import Team
 from prmkit.rl.updates import (
     CriticUpdate,
@@ -42,7 +42,7 @@ class Parts:
         voice: the policy as it draws.
         policy: the policy as it learns.
         reference: the policy at the start.
-        prm: the implicit reward model, where there is one.
+        prm: the implicit reward model, where there is one; at temperature 1.
         critic: of PPO.
         learners: what learns, by the names of checkpoints.
         credit: rewards to advantages.
@@ -102,7 +102,11 @@ class Parts:
             assert old is not None
             ratios = (old - reference) * batch.mask
         elif reward == "implicit":
-            ratios, told = self._implicit(batch, reference)
+            # What it says of a text is of the text alone: the saved model says the same elsewhere.
+            plain = reference
+            if self.plan.rollouts.temperature != 1:
+                plain, _ = self.reference.at(1.0).read(items, width)
+            ratios, told = self._implicit(batch, plain)
             figures |= told
         values = self.critic.read(items, width) if self.critic is not None else None
         advantages, total, goals = self.credit(batch, ratios, values)
@@ -177,13 +181,12 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts
                 f"the reward model {implicit.prm!r} has another tokenizer than the policy; a "
                 "log-ratio needs the same tokens"
             )
-        prm = Speaker(folder, machine, temperature, **(own if implicit.online else {}))
+        prm = Speaker(folder, machine, **(own if implicit.online else {}))
         if implicit.online:
             learners["prm"] = prm
     critic = None
     if run.algorithm == "ppo":
         critic = learners["critic"] = Critic(base, machine, **learning)
-    assert run.algorithm not in PREFERENCES or scorer is not None
     credit = Credit(
         run.algorithm,
         plan.rewards,

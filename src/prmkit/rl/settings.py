@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -208,8 +208,7 @@ class ImplicitSettings:
                     "policy, whose log-ratio is 0: give its folder (--prm)"
                 )
             for name in ("prm_learning_rate", "prm_grad_norm", "forward"):
-                default = next(f.default for f in fields(self) if f.name == name)
-                if getattr(self, name) != default:
+                if getattr(self, name) != getattr(ImplicitSettings, name):
                     raise InvalidSetting(f"{name} has no meaning for a model that does not learn")
 
 

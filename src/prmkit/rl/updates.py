@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prmkit.records import StepScores
 from prmkit.rl import policy_losses
 from prmkit.rl.batch import Batch
-from prmkit.rl.learner import Asked, Critic, Learner, Speaker, learn, padded, sequences
+from prmkit.rl.learner import Asked, Critic, Speaker, learn, mask_of, padded, sequences
 from prmkit.rl.pairs import step_pairs, trajectory_pairs
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import Algorithm, ImplicitSettings, RewardSettings, UpdateSettings
@@ -317,7 +317,7 @@ class PairUpdate:
                     some = [items[i] for i in numbers]
                     log_probs = padded(self._policy.log_probs(some)[0], some)
                     other = reference[numbers, : log_probs.shape[1]].to(log_probs.device)
-                    mask = _mask(some, log_probs)
+                    mask = mask_of(some, log_probs)
                     ratios = (log_probs - other) * mask
                     value: Tensor = loss_of(
                         ratios[::2], ratios[1::2], mask[::2], mask[1::2],
@@ -356,15 +356,7 @@ class PairUpdate:
         return found
 
 
-def _mask(items: Sequence[Asked], like: Tensor) -> Tensor:
-    import torch
-
-    lengths = torch.tensor([len(one.ids) for one in items], device=like.device)
-    return torch.arange(like.shape[1], device=like.device)[None] < lengths[:, None]
-
-
-def ratios_of(model: Learner, batch: Batch, reference: Tensor) -> Tensor:
+def ratios_of(model: Speaker, batch: Batch, reference: Tensor) -> Tensor:
     """[B, T] log-ratios of a model to the reference; no gradient."""
-    assert isinstance(model, Speaker)
     found, _ = model.read(sequences(batch.rollouts), batch.n_tokens)
     return (found - reference) * batch.mask

@@ -209,7 +209,7 @@ class ServedVoice(OpenAIPolicy):
         body = body_of(can, prompt_of_ids(prompt), max_tokens=1) | {"echo": True, "logprobs": 1}
         theirs = self._endpoint.post(can.route, body, partial(_log_probs, n=len(prompt)))
         asked = Asked(tuple(prompt[:1]), tuple(prompt[1:]))
-        ours, _ = policy.alone(1.0).read([asked], len(asked.ids))
+        ours, _ = policy.at(1.0).alone().read([asked], len(asked.ids))
         apart = sum(abs(a - b) for a, b in zip(ours[0].tolist(), theirs, strict=True)) / len(theirs)
         # NaN is no agreement either.
         if not apart <= APART:

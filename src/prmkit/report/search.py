@@ -164,9 +164,9 @@ def _tree(search: Recorded, judge: Judge) -> _Tree:
     shown |= on_path
 
     def show(node: Node) -> _Shown:
-        outcome = judge(search.problem, node.solution()) if node.is_finished else None
+        outcome = search.outcome(node, judge) if node.is_finished else None
         return _Shown(
-            "".join(node.steps) or node.text,
+            _text(node),
             _values(node, semantics),
             "" if node.is_open else node.finish,
             node.error,
@@ -194,6 +194,12 @@ def _tree(search: Recorded, judge: Judge) -> _Tree:
         max(n_nodes - len(shown) + 1, 0),
         [show(child) for child in search.root.children if child.path in shown],
     )
+
+
+def _text(node: Node) -> str:
+    """What was written, and what was answered to it."""
+    written = "".join(node.steps) or node.text
+    return written if node.observation is None else f"{written}\n→ {node.observation}"
 
 
 def _values(node: Node, semantics: Semantics) -> list[tuple[str, str, str]]:

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prmkit.errors import InvalidSetting
-from prmkit.search.requests import Pool, Scene, Search, Steps, best, cut, expand, note
+from prmkit.errors import InvalidSetting, SearchError
+from prmkit.search.requests import Pool, Scene, Search, Steps, best, cut, expand, note, votes_count
 from prmkit.search.tree import Node
 from prmkit.settings import above, at_least
 
@@ -71,6 +71,12 @@ def adaptive(
     for name, value in (("sure", sure), ("agreement", agreement), ("repair", repair)):
         if not 0 <= value < 1:
             raise InvalidSetting(f"{name} is {value!r}; it must be at least 0 and below 1")
+    votes_count(scene)
+    if repair and scene.acts:
+        raise SearchError(
+            "repair draws the end of a solution again, and an episode is drawn turn by turn; "
+            "leave repair at 0"
+        )
     fresh, again = _Way(), _Way()
     drawn: list[Node] = []
     cuts: dict[tuple[str, ...], Node] = {}

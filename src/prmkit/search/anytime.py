@@ -74,7 +74,7 @@ def moments(
     for tokens, seconds, nodes in scores_so_far(search):
         for node in nodes:
             if node.path not in outcomes:
-                outcomes[node.path] = judge(search.problem, node.solution())
+                outcomes[node.path] = search.outcome(node, judge)
         chosen = choose(Pool(tuple(nodes)), settings.choice, value, answers, semantics)
         correct = chosen.node is not None and bool(outcomes[chosen.node.path].correct)
         oracle = any(bool(outcomes[node.path].correct) for node in nodes)

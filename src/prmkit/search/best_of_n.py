@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prmkit.search.requests import Pool, Scene, Search, best, expand
+from prmkit.search.requests import Pool, Scene, Search, best, expand, votes_count
 from prmkit.settings import at_least
 
 
@@ -36,5 +36,6 @@ def majority(scene: Scene, *, n: int = 16) -> Search:
         n: solutions.
     """
     at_least(1, n=n)
+    votes_count(scene)
     (drawn,) = yield from expand([scene.root], n, whole=True)
     return Pool(tuple(drawn), weights=(1.0,) * len(drawn))

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 from prmkit.answers import group_answers
 from prmkit.errors import InvalidSetting
 from prmkit.policies.base import Policy
-from prmkit.policies.sampling import Judge, judge_by_answer
+from prmkit.policies.sampling import Judge, Outcome, judge_by_answer
 from prmkit.records import Problem, Record
 from prmkit.scorers.base import Scorer
+from prmkit.search.acting import Acting, Actor
 from prmkit.search.choice import choose
 from prmkit.search.judging import Judging
 from prmkit.search.overlap import Overlap
@@ -105,6 +106,7 @@ def search(
     budget: Budget | None = None,
     driving: DriveSettings | None = None,
     judge: Judge = judge_by_answer,
+    acting: Acting | None = None,
     traces: Path | str | None = None,
     on_event: Callable[[Problem, Event], None] | None = None,
     cancel: threading.Event | None = None,
@@ -120,6 +122,8 @@ def search(
         budget: of each problem.
         driving: how searches are run.
         judge: the answer of a solution, and whether it is right. Algorithms never see the latter.
+        acting: an environment in which steps are done; problems are then tasks of it
+            (`prmkit.search.acting.set_tasks`), and it says which are solved, not `judge`.
         traces: folder where each problem's events are kept, and gone on from.
         on_event: told of each event of each problem as it happens.
         cancel: once it is set, nothing more is begun, and what was found is given.
@@ -129,18 +133,22 @@ def search(
 
     Raises:
         SearchError: if the algorithm asks for scores and there is no scorer.
-        InvalidSetting: if a limit cannot be kept with this policy or scorer.
+        InvalidSetting: if a limit cannot be kept with this policy or scorer, or there is a judge
+            or a limit of environment steps that has no meaning.
         RunFolderError: if the folder holds traces of another search.
+        EnvironmentFailed: if no environment can be made; one that fails later is recorded.
     """
     settings, budget = settings or SearchSettings(), budget or Budget()
     driving, cancel = driving or DriveSettings(), cancel or threading.Event()
+    if acting is not None and judge is not judge_by_answer:
+        raise InvalidSetting("an environment says which tasks are solved; leave the judge out")
+    speaker = Speaker(policy, settings) if acting is None else Actor(policy, settings, acting)
     tools = Tools(
-        Speaker(policy, settings),
+        speaker,
         None if scorer is None else Judging(scorer),
-        judge,
+        judge if acting is None else _not_judged,
         grouping(settings.answers),
     )
-    _check(budget, tools)
     about = {
         "algorithm": describe(algorithm),
         "settings": {**asdict(settings), "split": settings.splitting},
@@ -148,12 +156,16 @@ def search(
         "policy": policy.name,
         "scorer": None if scorer is None else scorer.name,
         "semantics": None if scorer is None else scorer.semantics,
+        **({"acting": speaker.described} if isinstance(speaker, Actor) else {}),
     }
     begin = _Beginning(algorithm, settings, budget, tools, about, traces, on_event, driving.strict)
     waiting = iter(problems)
     active: list[Run] = []
     driver = Overlap(tools, driving.threads) if driving.overlap else Rounds(tools)
     with ExitStack() as stack:
+        if isinstance(speaker, Actor):
+            stack.callback(speaker.close)
+        _check(budget, tools)
         while True:
             for problem in islice(waiting, driving.in_flight - len(active)):
                 run = begin.run(problem)
@@ -254,8 +266,16 @@ def grouping(answers: Answers) -> Callable[[Sequence[str | None]], list[int | No
     return as_texts
 
 
+def _not_judged(problem: Problem, text: str) -> Outcome:
+    """What an episode comes to that has not ended: nothing yet."""
+    del problem, text
+    return Outcome(None, None)
+
+
 def _check(budget: Budget, tools: Tools) -> None:
-    """Refuse limits that could not be kept."""
+    """Refuse limits that could not be kept, or limit nothing."""
+    if budget.env_steps is not None and not tools.speaker.acts:
+        raise InvalidSetting("a budget of env_steps has no meaning without an environment")
     prices = budget.prices or (0.0, 0.0, 0.0)
     paid = budget.dollars is not None
     if paid and prices[0] > 0 and not tools.speaker.counts_prompts:

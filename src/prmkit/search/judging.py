@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prmkit.errors import BackendError, InputTooLong, InvalidRecord, ScoringError
-from prmkit.records import Step, StepScores, Unscored
+from prmkit.records import StepScores, Unscored
 from prmkit.scorers.base import CountingScorer, PrefixScorer, Scorer
 from prmkit.search.tree import Cost, Node
 
@@ -171,7 +171,7 @@ class Judging:
                 found[i] = part.parent.state
         values, states = scorer.extend_by(
             [kept.state for kept in longer.values()],
-            [[Step(text=text) for text in parts[i].steps] for i in longer],
+            [parts[i].own_steps() for i in longer],
         )
         for (i, kept), own, state in zip(longer.items(), values, states, strict=True):
             found[i] = Kept(state, (*kept.values, *own), scorer.length(state))

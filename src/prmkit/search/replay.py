@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from prmkit.errors import FormatError, InvalidSetting, NothingToMeasure
-from prmkit.policies.sampling import Judge
+from prmkit.policies.sampling import Judge, Outcome
 from prmkit.records import Problem, Semantics, StepScores
 from prmkit.scorers.base import Scorer
+from prmkit.search.acting import outcome_of, turn
 from prmkit.search.choice import Chosen, choose
 from prmkit.search.grafting import cut_off, joined
 from prmkit.search.requests import Pool
@@ -37,6 +38,7 @@ class Recorded(NamedTuple):
         end: the choice, where the search came to it.
         path: of the trace.
         cost: all that was spent, in vain too.
+        outcomes: of episodes that ended, by path, as their environment had it.
     """
 
     problem: Problem
@@ -47,6 +49,12 @@ class Recorded(NamedTuple):
     end: Event | None
     path: Path
     cost: Cost
+    outcomes: Mapping[tuple[int, ...], Outcome]
+
+    def outcome(self, node: Node, judge: Judge) -> Outcome:
+        """What a solution comes to: as its environment had it, or else as it is judged."""
+        known = self.outcomes.get(node.path)
+        return judge(self.problem, node.solution()) if known is None else known
 
     @property
     def candidates(self) -> Pool:
@@ -88,6 +96,7 @@ def recorded(path: Path | str) -> Recorded:
     nodes: dict[tuple[int, ...], Node] = {}
     split: Callable[[str], list[str]] | None = None
     cost = Cost()
+    outcomes: dict[tuple[int, ...], Outcome] = {}
     for line, event in enumerate(read_events(path), 1):
         try:
             if event["event"] == "start":
@@ -97,6 +106,9 @@ def recorded(path: Path | str) -> Recorded:
             elif event["event"] == "child":
                 assert split is not None
                 _grow(nodes, event, split)
+                outcomes.pop(tuple(event["path"]), None)
+                if (told := outcome_of(event)) is not None:
+                    outcomes[tuple(event["path"])] = told
             elif event["event"] == "score":
                 _score(nodes, event)
             elif event["event"] == "note":
@@ -115,7 +127,7 @@ def recorded(path: Path | str) -> Recorded:
             raise FormatError(f"no event that fits here ({error!r})", path, line) from None
     if start is None:
         raise FormatError("the trace is empty", path)
-    return Recorded(nodes[()].problem, start, nodes[()], nodes, notes, end, path, cost)
+    return Recorded(nodes[()].problem, start, nodes[()], nodes, notes, end, path, cost, outcomes)
 
 
 def _grow(
@@ -126,8 +138,12 @@ def _grow(
     # It could not be drawn, and was drawn again.
     _displace(nodes, tuple(event["path"]))
     text = event["text"]
-    pieces = split(text) if event["whole"] else [text]
-    steps = (parent.lead + pieces[0], *pieces[1:]) if text.strip() else ()
+    observation = event.get("observation")
+    if "observation" in event:
+        steps = turn(text, observation)
+    else:
+        pieces = split(text) if event["whole"] else [text]
+        steps = (parent.lead + pieces[0], *pieces[1:]) if text.strip() else ()
     node = Node(
         parent.problem,
         parent,
@@ -137,6 +153,7 @@ def _grow(
         finish=event["finish"],
         error=event.get("error"),
         cost=Cost(*event["cost"]),
+        observation=observation,
     )
     if node.is_open and not steps:
         node.lead = parent.lead + text
@@ -264,7 +281,7 @@ def replay(
                 f"{search.path} holds no scores of its candidates; name a model to score them "
                 "(--model), or choose by majority (--choice majority)"
             )
-        outcomes = {id(node): judge(search.problem, node.solution()) for node in nodes}
+        outcomes = {id(node): search.outcome(node, judge) for node in nodes}
 
         def value(node: Node, semantics: Semantics = semantics) -> float:
             found = node.value(settings.aggregation, semantics)

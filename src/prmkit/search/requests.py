@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from prmkit.aggregate import Aggregation
+from prmkit.errors import SearchError
 from prmkit.ledger import seed_for
 from prmkit.records import Semantics
 from prmkit.search.tree import Cost, Node
@@ -207,6 +208,8 @@ class Scene:
         semantics: what scores mean.
         spent: what was spent so far.
         answers: the classes of equal final answers of nodes; None where there is no answer.
+        acts: whether a step is an action in an environment, and a whole rest one after the other.
+        votes: whether solutions give answers at all.
     """
 
     root: Node
@@ -215,6 +218,8 @@ class Scene:
     semantics: Semantics
     spent: Callable[[], Cost]
     answers: Callable[[Sequence[Node]], list[int | None]]
+    acts: bool = False
+    votes: bool = True
 
     def value(self, node: Node) -> float:
         """How good the steps up to a node are; lower than any number where that is not known."""
@@ -225,6 +230,19 @@ class Scene:
         """A source of chance of its own for each purpose."""
         key = seed_for(self.seed, self.root.problem.id, *map(str, parts))
         return np.random.Generator(np.random.Philox(key=key))
+
+
+def votes_count(scene: Scene) -> None:
+    """Refuse to vote where there is nothing to vote for.
+
+    Raises:
+        SearchError: if solutions give no answers.
+    """
+    if not scene.votes:
+        raise SearchError(
+            "the algorithm votes on answers, and tasks of this environment are solved by deeds; "
+            "choose by scores instead, with best-of-n or beam and a reward model (--model)"
+        )
 
 
 def usable(children: Sequence[Sequence[Node]]) -> list[Node]:

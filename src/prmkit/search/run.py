@@ -7,7 +7,6 @@ holds already is not wanted again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from prmkit.errors import SearchError
 from prmkit.ledger import seed_for
 from prmkit.policies.sampling import Outcome
 from prmkit.records import Problem
+from prmkit.search.events import child_event, likelihood_event, score_event
 from prmkit.search.grafting import cut_off, joined
 from prmkit.search.judging import Judging, Kept, Scores, scores_of
 from prmkit.search.requests import (
@@ -101,6 +101,7 @@ class Run:
         self.pool: Pool | None = None
         self._strict = strict
         self._wishes: deque[Wish] = deque()
+        self._n_wishes = 0
         self._drawing: dict[tuple[int, ...], tuple[Wish, Cost]] = {}
         self._to_score: deque[Node] = deque()
         self._scoring: dict[tuple[int, ...], Cost] = {}
@@ -133,6 +134,8 @@ class Run:
             semantics="correctness" if judging is None else judging.scorer.semantics,
             spent=lambda: self.cost,
             answers=lambda nodes: self.tools.group([self.outcome(n).answer for n in nodes]),
+            acts=self.tools.speaker.acts,
+            votes=self.tools.speaker.votes,
         )
 
     @property
@@ -141,9 +144,10 @@ class Run:
         return self.ended is not None and not self._under_way()
 
     def forget(self) -> None:
-        """Drop what the scorer keeps for it."""
+        """Drop what the scorer and an environment keep for it."""
         for node in self.nodes.values():
             node.state = None
+        self.tools.speaker.forget(list(self.nodes.values()))
 
     def outcome(self, node: Node) -> Outcome:
         """What a node's solution comes to."""
@@ -199,6 +203,8 @@ class Run:
 
     def _granted_draws(self) -> list[Draw]:
         granted: list[Draw] = []
+        # Whoever answered first: those that were wished for first, which go on with a piece.
+        self._wishes = deque(sorted(self._wishes, key=lambda wish: wish.serial))
         while self._wishes and not self._late():
             wish = self._wishes[0]
             draw, most = self._draw(wish)
@@ -212,12 +218,19 @@ class Run:
 
     def _draw(self, wish: Wish) -> tuple[Draw | None, Cost]:
         """A wish as far as the budget allows it, and what it may cost."""
-        settings = self.settings.drawing(whole=wish.whole, temperature=wish.temperature)
+        speaker = self.tools.speaker
+        most = speaker.drawing(wish.whole, wish.temperature).max_new_tokens
         prompt = 0
         if self.budget.dollars is not None:
-            prompt = self.tools.speaker.prompt_tokens(wish.node)
-        limit = self.budget.tokens_for(self._spoken_for(), prompt, settings.max_new_tokens)
-        cut = limit < settings.max_new_tokens
+            prompt = speaker.prompt_tokens(wish.node)
+        beside = speaker.beside(wish.node)
+        before = self._spoken_for().plus(beside)
+        limit = self.budget.tokens_for(before, prompt, most)
+        one = beside.plus(Cost(completions=1, policy_tokens=limit, prompt_tokens=prompt))
+        # The pieces that come after this one, until the wish is fulfilled.
+        more = speaker.turns(wish.node, wish.whole) - 1
+        rest = Cost(more, more * most, env_steps=more * beside.env_steps)
+        cut = limit < most or not self.budget.fits(self._spoken_for().plus(one).plus(rest))
         if limit < 1 or (cut and self._under_way()):
             # What is under way may leave more than it was promised.
             return None, Cost()
@@ -229,9 +242,10 @@ class Run:
             wish.whole,
             wish.temperature,
             limit,
-            "aborted" if cut else "length",
+            "aborted" if limit < most else "length",
+            speaker.leave(wish.node),
         )
-        return draw, Cost(completions=1, policy_tokens=limit, prompt_tokens=prompt)
+        return draw, one if cut else one.plus(rest)
 
     def _spoken_for(self) -> Cost:
         """What was spent, and what is promised to what is under way."""
@@ -261,19 +275,8 @@ class Run:
             self._promised = self._promised.minus(most)
             node = self._grown(wish, child)
             self._known.displace(node.path)
-            events.append(
-                {
-                    "event": "child",
-                    "path": list(node.path),
-                    "text": child.text,
-                    "finish": node.finish,
-                    "ids": None if child.ids is None else list(child.ids),
-                    "whole": wish.whole,
-                    "cost": list(child.cost),
-                    "t": round(self.seconds, 4),
-                    **({"error": child.error} if child.error else {}),
-                }
-            )
+            event = child_event(node, child, wish.whole, self.seconds)
+            events.append(event | self.tools.speaker.noted(child))
         self.trace.write(events)
         self._advance()
 
@@ -283,21 +286,7 @@ class Run:
         for node, found in zip(nodes, scores, strict=True):
             self._promised = self._promised.minus(self._scoring.pop(node.path))
             self._scored(node, found)
-            what = (
-                {"unscored": found.unscored}
-                if found.values is None
-                else {"values": list(found.values)}
-            )
-            events.append(
-                {
-                    "event": "score",
-                    "path": list(node.path),
-                    **what,
-                    "length": found.length,
-                    "cost": list(found.cost),
-                    "t": round(self.seconds, 4),
-                }
-            )
+            events.append(score_event(node, found, self.seconds))
         self.trace.write(events)
         self._advance()
 
@@ -308,17 +297,7 @@ class Run:
             cost = self._telling.pop(passage.key)
             self._promised = self._promised.minus(cost)
             self._tell(passage, log, cost)
-            events.append(
-                {
-                    "event": "likelihood",
-                    "path": list(passage.node.path),
-                    "after": list(passage.after.path),
-                    # JSON knows no infinity.
-                    "log": log if math.isfinite(log) else None,
-                    "cost": list(cost),
-                    "t": round(self.seconds, 4),
-                }
-            )
+            events.append(likelihood_event(passage, log, cost, self.seconds))
         self.trace.write(events)
         self._advance()
 
@@ -335,7 +314,7 @@ class Run:
         return [self._told[passage.key] for passage in weighing.passages]
 
     def _grown(self, wish: Wish, child: Child) -> Node:
-        """A child in its place; a blank one is gone on from at once."""
+        """A child in its place; a blank one, or a turn of a rest, is gone on from at once."""
         node = Node(
             self.problem,
             wish.node,
@@ -346,14 +325,19 @@ class Run:
             finish=child.finish,
             error=child.error,
             cost=child.cost,
+            observation=child.observation,
         )
         self.nodes[node.path] = node
         self.cost = self.cost.plus(child.cost)
-        if node.is_open and not node.steps:
-            if wish.blanks + 1 < BLANKS:
-                node.lead = wish.node.lead + node.text
+        self.tools.speaker.arrived(node, child)
+        if child.outcome is not None:
+            self._outcomes[node.path] = child.outcome
+        if node.is_open and (not node.steps or (wish.whole and self.tools.speaker.acts)):
+            blanks = 0 if node.steps else wish.blanks + 1
+            if blanks < BLANKS:
+                node.lead = "" if node.steps else wish.node.lead + node.text
                 node.n_children = 1
-                self._wishes.appendleft(wish._replace(node=node, number=0, blanks=wish.blanks + 1))
+                self._wishes.append(wish._replace(node=node, number=0, blanks=blanks))
                 return node
             node.finish = "length"
         expansion, (i, j) = wish.expansion, wish.place
@@ -451,6 +435,11 @@ class Run:
                 self._note(request)
                 reply = None
                 continue
+            if isinstance(request, Cut | Join) and self.tools.speaker.acts:
+                raise SearchError(
+                    "the algorithm puts steps elsewhere in the tree, and an action that is done "
+                    "elsewhere is answered otherwise; it has no meaning in an environment"
+                )
             if isinstance(request, Cut):
                 reply = self._cut(request)
                 continue
@@ -512,8 +501,10 @@ class Run:
                         first + j,
                         request.whole,
                         request.temperature,
+                        self._n_wishes,
                     )
                 )
+                self._n_wishes += 1
 
     def _cut(self, request: Cut) -> Node:
         node, kept = request
@@ -562,6 +553,7 @@ class Run:
         given_up = [node for node in request.nodes if node.is_open]
         for node in given_up:
             node.finish = "aborted"
+        self.tools.speaker.forget(given_up)
         if given_up:
             self._note(Note("abort", {"paths": [list(node.path) for node in given_up]}))
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from math import comb
 
 from prmkit.errors import InvalidSetting
-from prmkit.search.requests import Pool, Scene, Search, expand
+from prmkit.search.requests import Pool, Scene, Search, expand, votes_count
 from prmkit.search.tree import Node
 from prmkit.settings import at_least
 
@@ -31,6 +31,7 @@ def adaptive_self_consistency(
     at_least(1, n=n, at_once=at_once)
     if not 0.5 < sure < 1:
         raise InvalidSetting(f"sure is {sure!r}; it must be above 0.5 and below 1")
+    votes_count(scene)
     drawn: list[Node] = []
     while len(drawn) < n:
         (more,) = yield from expand([scene.root], min(at_once, n - len(drawn)), whole=True)

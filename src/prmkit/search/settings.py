@@ -94,6 +94,17 @@ class SearchSettings:
         )
 
 
+LIMITS: dict[str, type] = {
+    "policy_tokens": int,
+    "scorer_tokens": int,
+    "calls": int,
+    "seconds": float,
+    "dollars": float,
+    "env_steps": int,
+}
+"""What a budget may limit, and what each limit is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What the search of one problem may spend at most; None for no limit.
@@ -107,6 +118,7 @@ class Budget:
         calls: completions that the policy draws, and prefixes that the scorer scores, together.
         seconds: from the beginning; what is under way then is awaited.
         dollars: at the prices given.
+        env_steps: that an environment does, those that are done again included.
         prices: dollars for a million tokens of prompts, of drawn ones, and of the scorer's.
     """
 
@@ -115,10 +127,11 @@ class Budget:
     calls: int | None = None
     seconds: float | None = None
     dollars: float | None = None
+    env_steps: int | None = None
     prices: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("policy_tokens", "scorer_tokens", "calls", "seconds", "dollars"):
+        for name in LIMITS:
             limit = getattr(self, name)
             if limit is not None and not limit > 0:
                 raise InvalidSetting(f"a budget of {limit} {name} buys nothing; give more than 0")
@@ -144,6 +157,7 @@ class Budget:
             (cost.calls, self.calls),
             (seconds, self.seconds),
             (self.price(cost), self.dollars),
+            (cost.steps_paid, self.env_steps),
         )
         return max((n / limit for n, limit in used if limit is not None), default=0.0)
 

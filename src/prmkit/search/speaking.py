@@ -10,6 +10,7 @@ from prmkit.errors import BackendError, InputTooLong, PolicyError, SearchError
 from prmkit.policies.base import (
     FINISH_OF,
     BilledPolicy,
+    Completion,
     Drawn,
     LikelihoodPolicy,
     Policy,
@@ -17,9 +18,10 @@ from prmkit.policies.base import (
     TokenPolicy,
     failed,
 )
+from prmkit.policies.sampling import Outcome
 from prmkit.records import Finish
 from prmkit.search.settings import SearchSettings
-from prmkit.search.tree import Cost, Node
+from prmkit.search.tree import NOTHING, Cost, Node
 from prmkit.splitting import Splitter, splitter
 
 
@@ -35,6 +37,7 @@ class Draw(NamedTuple):
         limit: tokens at most.
         cut: what a child is that the limit cuts: ``length``, or ``aborted`` where there was no
             budget for more.
+        place: where the environment may go on from; see `prmkit.search.acting`.
     """
 
     node: Node
@@ -44,10 +47,7 @@ class Draw(NamedTuple):
     temperature: float | None
     limit: int
     cut: Finish = "length"
-
-    def settings(self, run: SearchSettings) -> SamplingSettings:
-        """How it is drawn."""
-        return run.drawing(whole=self.whole, temperature=self.temperature, limit=self.limit)
+    place: Any = None
 
 
 class Passage(NamedTuple):
@@ -77,6 +77,9 @@ class Child(NamedTuple):
         finish: see `prmkit.records.Finish`.
         cost: of drawing it.
         error: why it could not be drawn.
+        observation: what an environment answered, where the text is an action.
+        outcome: of an episode that has ended, as the environment has it.
+        places: where the environment stands now, and where it stood before; None for neither.
     """
 
     text: str
@@ -85,16 +88,26 @@ class Child(NamedTuple):
     finish: Finish
     cost: Cost
     error: str | None = None
+    observation: str | None = None
+    outcome: Outcome | None = None
+    places: tuple[Any, Any] = (None, None)
 
 
 class Speaker:
     """Answers wishes for children.
+
+    What it says can be text alone, or actions: `prmkit.search.acting.Actor` is a speaker who acts.
 
     Args:
         policy: where it takes token ids, a prefix goes to it as the very tokens that it drew, so
             that its cache holds all of them.
         settings: of the run.
     """
+
+    acts = False
+    """Whether a step is an action, so that a whole rest is drawn step by step."""
+    votes = True
+    """Whether what it says gives answers."""
 
     def __init__(self, policy: Policy, settings: SearchSettings):
         self.policy, self._settings = policy, settings
@@ -112,6 +125,34 @@ class Speaker:
     def prompt_tokens(self, node: Node) -> int:
         """Tokens of the prompt of a node's children; 0 where they are not known before."""
         return 0 if self._tokens is None else len(self._prefix(self._tokens, node))
+
+    def drawing(
+        self, whole: bool, temperature: float | None, limit: int | None = None
+    ) -> SamplingSettings:
+        """How a piece is drawn."""
+        return self._settings.drawing(whole=whole, temperature=temperature, limit=limit)
+
+    def turns(self, node: Node, whole: bool) -> int:
+        """Pieces that may have to be drawn until a wish is fulfilled."""
+        return 1
+
+    def beside(self, node: Node) -> Cost:
+        """What a piece after a node costs at most beside its text."""
+        return NOTHING
+
+    def leave(self, node: Node) -> Any:
+        """Where the piece that was just granted is to go on from; see `Draw.place`."""
+        return None
+
+    def arrived(self, node: Node, child: Child) -> None:
+        """A child is in the tree, as this node."""
+
+    def forget(self, nodes: Sequence[Node]) -> None:
+        """Nothing will go on from these nodes."""
+
+    def noted(self, child: Child) -> dict[str, Any]:
+        """What a trace holds of a child beside its text."""
+        return {}
 
     def check_likelihoods(self) -> None:
         """Refuse to tell how likely texts are.
@@ -136,7 +177,7 @@ class Speaker:
     def reading(self, passage: Passage) -> Cost:
         """What it costs to tell how likely a text is."""
         if self._telling is None:
-            return Cost()
+            return NOTHING
         return Cost(readings=1, prompt_tokens=len(self._prefix(self._telling, passage.node)))
 
     def log_likelihoods(self, passages: Sequence[Passage]) -> list[float]:
@@ -154,13 +195,17 @@ class Speaker:
 
     def draw(self, draws: Sequence[Draw]) -> list[Child]:
         """Draw children, in order."""
-        found: dict[int, Child] = {}
-        how = [draw.settings(self._settings) for draw in draws]
+        said = self.completions(draws)
+        return [self._child(draw, one) for draw, one in zip(draws, said, strict=True)]
+
+    def completions(self, draws: Sequence[Draw]) -> list[Drawn]:
+        """What the policy writes for each, in order."""
+        found: dict[int, Drawn] = {}
+        how = [self.drawing(draw.whole, draw.temperature, draw.limit) for draw in draws]
         for settings in dict.fromkeys(how):
             members = [i for i, own in enumerate(how) if own == settings]
             drawn = self._alike([draws[i] for i in members], settings)
-            for i, one in zip(members, drawn, strict=True):
-                found[i] = self._child(draws[i], one)
+            found |= zip(members, drawn, strict=True)
         return [found[i] for i in range(len(draws))]
 
     def _alike(self, draws: Sequence[Draw], settings: SamplingSettings) -> list[Drawn]:
@@ -172,9 +217,13 @@ class Speaker:
             return self._ask(draws, settings)
         except (InputTooLong, PolicyError, BackendError) as error:
             if len(draws) == 1:
-                return [Drawn(failed(str(error)))]
+                return [Drawn(self._refused(error))]
         half = len(draws) // 2
         return self._alike(draws[:half], settings) + self._alike(draws[half:], settings)
+
+    def _refused(self, error: Exception) -> Completion:
+        """What comes of a prefix that the policy does not take."""
+        return failed(str(error))
 
     def _ask(self, draws: Sequence[Draw], settings: SamplingSettings) -> list[Drawn]:
         # Neighbouring children of a node are one prompt with several completions.
@@ -237,12 +286,7 @@ class Speaker:
 
     def _child(self, draw: Draw, drawn: Drawn) -> Child:
         completion = drawn.completion
-        cost = Cost(
-            completions=0 if completion.finish == "error" else 1,
-            policy_tokens=completion.n_tokens,
-            prompt_tokens=drawn.n_prompt,
-            cached_tokens=drawn.n_cached,
-        )
+        cost = cost_of(drawn)
         if completion.finish == "error":
             return Child("", (), None, "error", cost, completion.error or "no reason given")
         text = completion.text
@@ -271,3 +315,13 @@ class Speaker:
             Cost(*event["cost"]),
             event.get("error"),
         )
+
+
+def cost_of(drawn: Drawn) -> Cost:
+    """What a completion cost; one that could not be drawn is none."""
+    return Cost(
+        completions=0 if drawn.completion.finish == "error" else 1,
+        policy_tokens=drawn.completion.n_tokens,
+        prompt_tokens=drawn.n_prompt,
+        cached_tokens=drawn.n_cached,
+    )

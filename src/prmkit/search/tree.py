@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prmkit.aggregate import Aggregation, aggregate_scores
+from prmkit.environments.rollout import SEPARATOR
 from prmkit.records import Finish, Problem, Semantics, Step, StepScores, Trajectory, Unscored
 
 FINISHED: tuple[Finish, ...] = ("eos", "answer")
@@ -23,6 +24,8 @@ class Cost(NamedTuple):
         scorings: prefixes that a scorer scored.
         scorer_tokens: that the scorer read: new ones alone, where it goes on from prefixes.
         readings: texts that the policy read to tell how likely it is to write them.
+        env_steps: actions that were done in an environment.
+        replayed: those that were done again there, just to come back to where a node is.
     """
 
     completions: int = 0
@@ -32,6 +35,8 @@ class Cost(NamedTuple):
     scorings: int = 0
     scorer_tokens: int = 0
     readings: int = 0
+    env_steps: int = 0
+    replayed: int = 0
 
     def plus(self, other: Cost) -> Cost:
         """Both together."""
@@ -51,6 +56,11 @@ class Cost(NamedTuple):
         """Completions, scorings and readings."""
         return self.completions + self.scorings + self.readings
 
+    @property
+    def steps_paid(self) -> int:
+        """All that was done in an environment."""
+        return self.env_steps + self.replayed
+
 
 NOTHING = Cost()
 
@@ -64,6 +74,7 @@ class Node:
         path: the numbers from the root to here.
         text: what was written here.
         steps: the same as steps.
+        observation: what an environment answered to its step, where it is an action.
         ids: its tokens, where they are known.
         finish: how it ended; ``open`` can be gone on from.
         error: why it could not be drawn.
@@ -86,6 +97,7 @@ class Node:
         "n_children",
         "n_steps",
         "number",
+        "observation",
         "of",
         "parent",
         "path",
@@ -109,10 +121,12 @@ class Node:
         finish: Finish = "open",
         error: str | None = None,
         cost: Cost = NOTHING,
+        observation: str | None = None,
     ):
         self.problem, self.parent, self.number = problem, parent, number
         self.path: tuple[int, ...] = (*parent.path, number) if parent else ()
         self.text, self.steps, self.ids = text, steps, ids
+        self.observation = observation
         self.lead = ""
         self.of: Node | None = None
         self.finish: Finish = finish
@@ -161,19 +175,26 @@ class Node:
 
     def trajectory(self, generator: str | None = None) -> Trajectory:
         """The steps from the root to here; what follows is written after the lead, if any."""
-        steps = [Step(text=text) for node in self.line() for text in node.steps]
+        line = self.line()
+        steps = [step for node in line for step in node.own_steps()]
         if self.lead:
             steps.append(Step(text=self.lead))
         return Trajectory(
             problem=self.problem,
             steps=tuple(steps),
+            separator=_between(line),
             finish=self.finish,
             generator=generator,
         )
 
     def solution(self) -> str:
         """The text from the root to here."""
-        return "".join(text for node in self.line() for text in node.steps)
+        line = self.line()
+        return _between(line).join(text for node in line for text in node.steps)
+
+    def own_steps(self) -> list[Step]:
+        """Its own steps, with what was observed."""
+        return [Step(text=text, observation=self.observation) for text in self.steps]
 
     def scored(self, semantics: Semantics, model: str) -> StepScores | Unscored:
         """Its scores as a record."""
@@ -187,3 +208,8 @@ class Node:
             return None
         scores = StepScores.model_construct(values=self.scores, semantics=semantics, model="")
         return aggregate_scores(scores, how)
+
+
+def _between(line: Sequence[Node]) -> str:
+    """What stands between steps: turns are texts of their own."""
+    return SEPARATOR if any(node.observation is not None for node in line) else ""

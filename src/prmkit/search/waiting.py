@@ -63,6 +63,7 @@ class Wish(NamedTuple):
         number: of the child.
         whole: to the end of the solution.
         temperature: other than the run's.
+        serial: how many wishes of the run came before it; those that go on with a piece keep it.
         blanks: blank pieces that were drawn before it.
     """
 
@@ -72,6 +73,7 @@ class Wish(NamedTuple):
     number: int
     whole: bool
     temperature: float | None
+    serial: int
     blanks: int = 0
 
 

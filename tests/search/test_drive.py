@@ -14,7 +14,8 @@ from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search import Budget, DriveSettings, algorithm, search
 from prmkit.search.drive import Rounds, Tools, grouping
 from prmkit.search.judging import Judging
-from prmkit.search.laws import SETTINGS, Maze, MazePolicy, judge
+from prmkit.search.laws import SETTINGS
+from prmkit.search.maze import Maze, MazePolicy, judge
 from prmkit.search.run import Run
 from prmkit.search.speaking import Speaker
 from prmkit.search.trace import Trace

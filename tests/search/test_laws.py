@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from prmkit.search.catalogue import ALGORITHMS, PRESETS, algorithm
-from prmkit.search.laws import SEARCH_LAWS
+from prmkit.search.laws import ACTING_LAWS, SEARCH_LAWS
+from prmkit.search.maze import Acts
 
 SMALL = {
     "best-of-n": {"n": 5},
@@ -48,3 +51,17 @@ CASES = [
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_algorithm_keeps_the_laws(law, name, options):
     law(algorithm(name, **options))
+
+
+ACTING = [
+    pytest.param(name, options, id=name)
+    for name, options in FIRST
+    if not options.get("ancestors") and options.get("n") != 1
+]
+
+
+@pytest.mark.parametrize("acts", get_args(Acts))
+@pytest.mark.parametrize("law", ACTING_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(("name", "options"), ACTING)
+def test_every_algorithm_keeps_the_laws_in_an_environment(law, name, options, acts):
+    law(algorithm(name, **options), acts)

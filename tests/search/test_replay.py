@@ -15,7 +15,8 @@ from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.anytime import at, moments, settings_of
 from prmkit.search.catalogue import algorithm
 from prmkit.search.drive import grouping, search
-from prmkit.search.laws import SETTINGS, Maze, MazePolicy, judge
+from prmkit.search.laws import SETTINGS
+from prmkit.search.maze import Maze, MazePolicy, judge
 from prmkit.search.replay import recorded, replay, traces_in
 from prmkit.search.settings import SearchSettings
 

@@ -20,7 +20,7 @@ from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search import SearchSettings, algorithm, search
 from prmkit.search.anytime import moments, settings_of
 from prmkit.search.drive import DriveSettings, grouping
-from prmkit.search.laws import Maze, MazePolicy, judge
+from prmkit.search.maze import Maze, MazePolicy, judge
 from prmkit.search.replay import recorded, scores_so_far, traces_in
 from prmkit.search.resuming import Known
 from prmkit.search.tree import Cost

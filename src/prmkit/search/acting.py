@@ -1,10 +1,10 @@
 """Searches in an environment: a step is an action, and is answered before the search goes on.
 
-Algorithms know nothing of it. What they ask for is a child of a node; here that is the policy's next
-turn in the conversation up to the node, and what the environment answers to the action in it. The
-environment is brought to the node first: by a snapshot, or, where its state cannot be kept or was
-given up, by doing the same again, which is counted apart. A whole rest is drawn turn by turn. That
-a task was solved is kept for measuring; algorithms see that an episode is over, and no more.
+Algorithms know nothing of it. What they ask for is a child of a node; here that is the policy's
+next turn in the conversation up to the node, and what the environment answers to the action in it.
+The environment is brought to the node first: by a snapshot, or, where its state cannot be kept or
+was given up, by doing the same again, which is counted apart. A whole rest is drawn turn by turn.
+That a task was solved is kept for measuring; algorithms see that an episode is over, and no more.
 """
 
 from __future__ import annotations

@@ -1,139 +1,36 @@
 """The laws of search algorithms, over a policy and a scorer that follow scripts.
 
 `prmkit.testing.check_search` runs them all. Each takes an algorithm; what they search is a small
-world of its own (`Maze`), in which some texts end, some are cut, some are blank, some cannot be
-drawn and some cannot be scored.
+world of its own (`prmkit.search.maze`). What holds of texts holds of actions: most laws can be run
+in an environment, too, whose states can be kept (``snapshot``) or not (``replay``).
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
-import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from prmkit.environments.base import Task
 from prmkit.errors import LawBroken
-from prmkit.policies.base import Completion, SamplingSettings, failed
-from prmkit.policies.sampling import Outcome
-from prmkit.policies.scripted import ScriptedPolicy
-from prmkit.records import Problem, Trajectory
+from prmkit.policies.sampling import judge_by_answer
+from prmkit.records import Problem
 from prmkit.scorers.scripted import ScriptedScorer
+from prmkit.search.acting import Acting, set_tasks
 from prmkit.search.drive import DriveSettings, Found, search
+from prmkit.search.maze import Acts, Maze, MazePolicy, Mazes, answer_in, judge
 from prmkit.search.replay import recorded, traces_in
 from prmkit.search.run import Algorithm
 from prmkit.search.settings import Budget, SearchSettings
 from prmkit.search.trace import Event, read_events
 from prmkit.search.tree import Cost
-from prmkit.splitting import by_line
 
-WORDS = ("a", "bb", "日本", "e\u0301", "<s>", "\u2028", "Step 1:", "+ - ки")
 SETTINGS = SearchSettings(
     step_stop=("\n",), split="line", max_step_tokens=24, max_tokens=90, answers="text", seed=3
 )
-
-
-class Maze(NamedTuple):
-    """How likely things happen at each step.
-
-    Attributes:
-        ends: that a solution ends after it.
-        blank: that a blank line comes first.
-        long: that it is longer than a step may be.
-        fails: that it cannot be drawn.
-        unscored: that it cannot be scored.
-        most: steps at most.
-    """
-
-    ends: float = 0.3
-    blank: float = 0.1
-    long: float = 0.05
-    fails: float = 0.0
-    unscored: float = 0.0
-    most: int = 6
-
-    def script(self, prefix: Trajectory, rng: random.Random) -> str:
-        """The rest of a solution."""
-        lines = []
-        written = sum(bool(line.strip()) for line in prefix.text.split("\n"))
-        for i in range(written, self.most):
-            if rng.random() < self.blank:
-                lines.append("\n")
-            if rng.random() < self.long:
-                lines.append("long " * 8 + "\n")
-            if rng.random() < self.ends or i == self.most - 1:
-                lines.append(f"= {rng.randrange(3)}")
-                break
-            lines.append(f"{rng.choice(WORDS)} {rng.randrange(10)}\n")
-        return "".join(lines)
-
-    def score(self, problem: Problem, steps: Sequence[str]) -> float | None:
-        """The score of the last of some steps."""
-        rng = random.Random(json.dumps([problem.id, *steps]))
-        return None if rng.random() < self.unscored else rng.random()
-
-    def likely(self, prefix: Trajectory, text: str, ends: bool) -> float:
-        """How likely it writes a text step by step: the logarithm."""
-        del ends  # It ends where it says what it comes to, and nowhere else.
-        at = sum(bool(line.strip()) for line in prefix.text.split("\n"))
-        chance = 1.0
-        for line in by_line(text):
-            if not line.strip():
-                chance *= self.blank
-                continue
-            over = 1.0 if at == self.most - 1 else self.ends
-            last = line.startswith("= ")
-            chance *= (1 - self.blank) * (1 - self.long) * (over / 3 if last else (1 - over) / 80)
-            at += 1
-        return math.log(chance) if chance > 0 else -math.inf
-
-
-class MazePolicy(ScriptedPolicy):
-    """The maze's policy; counts what it draws, and fails where the maze says so.
-
-    Args:
-        maze: the maze.
-        takes_ids: whether it goes on from tokens.
-    """
-
-    def __init__(self, maze: Maze, takes_ids: bool = True):
-        super().__init__(maze.script, split=by_line, likely=maze.likely)
-        self.takes_ids = takes_ids
-        self._fails = maze.fails
-        self.drawn = Cost()
-
-    def log_likelihoods(
-        self,
-        prefixes: Sequence[Sequence[int]],
-        continuations: Sequence[Sequence[int]],
-        ends: Sequence[bool],
-        temperature: float,
-    ) -> list[float]:
-        """See `prmkit.policies.base.LikelihoodPolicy.log_likelihoods`."""
-        self.drawn = self.drawn.plus(Cost(readings=len(prefixes)))
-        return super().log_likelihoods(prefixes, continuations, ends, temperature)
-
-    def _completions(
-        self, prefix: Trajectory, n: int, settings: SamplingSettings, seed: int, begin: int
-    ) -> list[Completion]:
-        found = []
-        for i, one in enumerate(super()._completions(prefix, n, settings, seed, begin), begin):
-            lost = random.Random(f"{seed}/{i}/fails").random() < self._fails
-            found.append(failed("the maze") if lost else one)
-            if not lost:
-                more = Cost(completions=1, policy_tokens=one.n_tokens)
-                self.drawn = self.drawn.plus(more)
-        return found
-
-
-def judge(problem: Problem, text: str) -> Outcome:
-    """The answer is what stands after the last equals sign; 0 is right."""
-    del problem
-    answer = text.rpartition("= ")[2].strip() if "= " in text else None
-    return Outcome(answer, None if answer is None else answer == "0")
 
 
 def _problems(n: int) -> list[Problem]:
@@ -141,12 +38,13 @@ def _problems(n: int) -> list[Problem]:
 
 
 class _Went(NamedTuple):
-    """A search that was run: what was found, the events of each problem, and who did it."""
+    """A search that was run: what was found, the events of each problem, who did it, and where."""
 
     found: list[Found]
     events: dict[str, list[dict[str, Any]]]
     policy: MazePolicy
     scorer: ScriptedScorer
+    mazes: Mazes | None
 
 
 def _go(
@@ -158,6 +56,7 @@ def _go(
     driving: DriveSettings | None = None,
     traces: Path | None = None,
     tokens: bool = True,
+    acts: Acts | None = None,
 ) -> _Went:
     policy = MazePolicy(maze, takes_ids=tokens)
     scorer = ScriptedScorer(maze.score, extends=tokens)
@@ -166,19 +65,30 @@ def _go(
     def note(problem: Problem, event: Event) -> None:
         events.setdefault(problem.id, []).append({k: v for k, v in event.items() if k != "t"})
 
+    problems, mazes = _problems(n), None if acts is None else Mazes(maze, acts)
+    acting = None
+    if mazes is not None:
+        acting = Acting(make=mazes.make, max_steps=8, answer=lambda done: answer_in(done.text))
+        tasks = [Task(seed) for seed in range(n)]
+        problems = list(set_tasks(mazes.make, tasks, _never))
     found = search(
-        _problems(n),
+        problems,
         algorithm,
         policy,
         scorer,
         settings=SETTINGS,
         budget=budget,
         driving=driving,
-        judge=judge,
+        judge=judge if acting is None else judge_by_answer,
+        acting=acting,
         traces=traces,
         on_event=note,
     )
-    return _Went(list(found), events, policy, scorer)
+    return _Went(list(found), events, policy, scorer, mazes)
+
+
+def _never(problem: Problem, error: str) -> None:
+    raise AssertionError(f"{problem.id}: {error}")
 
 
 def _expect(holds: bool, law: str, detail: str) -> None:
@@ -186,15 +96,18 @@ def _expect(holds: bool, law: str, detail: str) -> None:
         raise LawBroken(f"{law}: {detail}")
 
 
-def _tree(found: Found, prompts: bool = True) -> list[Any]:
-    """The tree; a request that is cut in two by a kill reads its prompt twice."""
+def _tree(found: Found, again: bool = True) -> list[Any]:
+    """The tree; what is cut in two by a kill reads its prompt twice, and its way is gone again."""
     return [
         (
             node.path,
             node.text,
             node.finish,
             node.scores,
-            node.cost if prompts else node.cost._replace(prompt_tokens=0, cached_tokens=0),
+            node.observation,
+            node.cost
+            if again
+            else node.cost._replace(prompt_tokens=0, cached_tokens=0, replayed=0),
         )
         for node in found.root.walk()
     ]
@@ -211,12 +124,18 @@ BUDGETS = (
 )
 
 
-def never_more_than_the_budget(algorithm: Algorithm) -> None:
+ACTING_BUDGETS = (Budget(env_steps=3), Budget(env_steps=11), Budget(env_steps=40, calls=50))
+
+
+def never_more_than_the_budget(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """No limit is passed, and something is found all the same."""
     mazes = (MAZES[0], MAZES[1], Maze(fails=0.3, long=0.3))
-    for (i, maze), budget in itertools.product(enumerate(mazes), BUDGETS):
+    budgets = (*BUDGETS, *(ACTING_BUDGETS if acts else ()))
+    for (i, maze), budget in itertools.product(enumerate(mazes), budgets):
         tokens = i != 1
-        for found in _go(algorithm, maze, budget=budget, tokens=tokens).found:
+        went = _go(algorithm, maze, budget=budget, tokens=tokens, acts=acts)
+        _counted(went)
+        for found in went.found:
             _expect(
                 budget.fits(found.cost),
                 "never more than the budget",
@@ -225,17 +144,17 @@ def never_more_than_the_budget(algorithm: Algorithm) -> None:
             _expect(found.ended in ("done", "budget"), "a search ends", f"{found.ended} in {maze}")
 
 
-def one_trace_whatever_drives(algorithm: Algorithm) -> None:
+def one_trace_whatever_drives(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """Alone, in batches or overlapping, with a budget or without: the same trees, in order."""
     for maze in (Maze(ends=0.05, blank=0.4), Maze(fails=0.3, unscored=0.2, long=0.2)):
         for budget in (None, BUDGETS[0], BUDGETS[2]):
-            together = _go(algorithm, maze, budget=budget)
+            together = _go(algorithm, maze, budget=budget, acts=acts)
             for driving in (
                 DriveSettings(in_flight=1),
                 DriveSettings(overlap=True),
                 DriveSettings(overlap=True, threads=3),
             ):
-                other = _go(algorithm, maze, budget=budget, driving=driving)
+                other = _go(algorithm, maze, budget=budget, driving=driving, acts=acts)
                 for mine, theirs in zip(together.found, other.found, strict=True):
                     _expect(
                         _tree(mine) == _tree(theirs),
@@ -247,8 +166,10 @@ def one_trace_whatever_drives(algorithm: Algorithm) -> None:
                         "one choice whatever drives",
                         f"{mine.answer} {mine.weights}, {theirs.answer} {theirs.weights}",
                     )
-        eager = _go(algorithm, maze, driving=DriveSettings(overlap=True, threads=3, strict=False))
-        for mine, theirs in zip(_go(algorithm, maze).found, eager.found, strict=True):
+        eager = _go(
+            algorithm, maze, driving=DriveSettings(overlap=True, threads=3, strict=False), acts=acts
+        )
+        for mine, theirs in zip(_go(algorithm, maze, acts=acts).found, eager.found, strict=True):
             _expect(
                 sorted(_tree(mine)) == sorted(_tree(theirs)),
                 "without a budget an eager driver grows the same tree",
@@ -256,10 +177,10 @@ def one_trace_whatever_drives(algorithm: Algorithm) -> None:
             )
 
 
-def tokens_or_text(algorithm: Algorithm) -> None:
+def tokens_or_text(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """What a policy and a scorer can go on from changes what is paid, and nothing else."""
     for maze in MAZES:
-        one, other = _go(algorithm, maze), _go(algorithm, maze, tokens=False)
+        one, other = _go(algorithm, maze, acts=acts), _go(algorithm, maze, tokens=False, acts=acts)
         for mine, theirs in zip(one.found, other.found, strict=True):
             _expect(
                 mine.answer == theirs.answer
@@ -270,19 +191,19 @@ def tokens_or_text(algorithm: Algorithm) -> None:
             )
 
 
-def same_seed_same_trace(algorithm: Algorithm) -> None:
+def same_seed_same_trace(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """Every event is the same, and in the same order, when a search is run again."""
     for maze in MAZES:
-        first, second = _go(algorithm, maze), _go(algorithm, maze)
+        first, second = _go(algorithm, maze, acts=acts), _go(algorithm, maze, acts=acts)
         _expect(
             first.events == second.events, "same seed, same trace", f"{maze}: the events differ"
         )
 
 
-def the_ledger_adds_up(algorithm: Algorithm) -> None:
+def the_ledger_adds_up(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """What the traces say was spent is what the policy drew and the scorer read."""
     for maze, tokens in itertools.product(MAZES, (True, False)):
-        went = _go(algorithm, maze, tokens=tokens)
+        went = _go(algorithm, maze, tokens=tokens, acts=acts)
         total = Cost()
         for found in went.found:
             total = total.plus(found.cost)
@@ -297,6 +218,7 @@ def the_ledger_adds_up(algorithm: Algorithm) -> None:
             "the ledger is the policy's own count",
             f"{total}, the policy drew {drawn} in {maze}",
         )
+        _counted(went)
         _expect(
             total.scorer_tokens == went.scorer.read,
             "the ledger is the scorer's own count",
@@ -304,18 +226,29 @@ def the_ledger_adds_up(algorithm: Algorithm) -> None:
         )
 
 
-def resumes_where_it_was(algorithm: Algorithm) -> None:
+def _counted(went: _Went) -> None:
+    """What an environment did is what was paid for it, and none is left open."""
+    if went.mazes is not None:
+        paid = sum(found.cost.steps_paid for found in went.found)
+        _expect(
+            (paid, 0) == (went.mazes.steps, went.mazes.open),
+            "the ledger is the environment's own count",
+            f"{paid} steps; {went.mazes.steps} were done, {went.mazes.open} environments are open",
+        )
+
+
+def resumes_where_it_was(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """Killed after any event, in the middle of a line too, it ends with the same, drawn once."""
     maze = Maze()
     with tempfile.TemporaryDirectory() as folder:
-        whole = _go(algorithm, maze, 1, traces=Path(folder))
+        whole = _go(algorithm, maze, 1, traces=Path(folder), acts=acts)
         (file,) = Path(folder).iterdir()
         lines = file.read_bytes().splitlines(keepends=True)
     for kept in range(0, len(lines), max(len(lines) // 8, 1)):
         with tempfile.TemporaryDirectory() as folder:
             left = Path(folder) / file.name
             left.write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])
-            again = _go(algorithm, maze, 1, traces=Path(folder))
+            again = _go(algorithm, maze, 1, traces=Path(folder), acts=acts)
             _expect(
                 _tree(again.found[0], False) == _tree(whole.found[0], False),
                 "resumes where it was",
@@ -330,20 +263,30 @@ def resumes_where_it_was(algorithm: Algorithm) -> None:
                 f"{drawn_before} before, {again.policy.drawn.policy_tokens} after, "
                 f"{whole.policy.drawn.policy_tokens} in one go",
             )
+            done_before = sum(
+                json.loads(line)["cost"][7] for line in lines[:kept] if b'"child"' in line
+            )
+            done = again.found[0].cost.env_steps
+            _expect(
+                done == whole.found[0].cost.env_steps
+                and (again.mazes is None or again.mazes.steps >= done - done_before),
+                "nothing new is done twice",
+                f"{done_before} before, {done} in all",
+            )
             paths = [e["path"] for e in read_events(left) if e["event"] == "child"]
             _expect(
                 len(paths) == len({tuple(p) for p in paths}), "each child is noted once", f"{paths}"
             )
 
 
-def gets_over_failures(algorithm: Algorithm) -> None:
+def gets_over_failures(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """Given again where draws no longer fail, it ends as one in which none did, and so it notes."""
     for maze in (Maze(fails=0.3), Maze(fails=0.5, blank=0.4), Maze(fails=1.0)):
-        whole = _go(algorithm, maze._replace(fails=0.0))
+        whole = _go(algorithm, maze._replace(fails=0.0), acts=acts)
         with tempfile.TemporaryDirectory() as folder:
-            _go(algorithm, maze, traces=Path(folder))
-            again = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder))
-            last = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder))
+            _go(algorithm, maze, traces=Path(folder), acts=acts)
+            again = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder), acts=acts)
+            last = _go(algorithm, maze._replace(fails=0.0), traces=Path(folder), acts=acts)
             read = {one.problem.id: one for one in map(recorded, traces_in(folder))}
         for mine, theirs in zip(again.found, whole.found, strict=True):
             _expect(
@@ -364,16 +307,18 @@ def gets_over_failures(algorithm: Algorithm) -> None:
                 told.cost == mine.cost, "what was in vain was paid", f"{told.cost}, {mine.cost}"
             )
         _expect(
-            last.policy.drawn == Cost() and last.scorer.read == 0,
+            last.policy.drawn == Cost()
+            and last.scorer.read == 0
+            and (last.mazes is None or not last.mazes.steps),
             "what was drawn is there",
-            f"{last.policy.drawn}, {last.scorer.read} tokens scored",
+            f"{last.policy.drawn}, {last.scorer.read} tokens scored, {last.mazes}",
         )
 
 
-def failures_are_recorded(algorithm: Algorithm) -> None:
+def failures_are_recorded(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """What cannot be drawn or scored ends nothing but itself."""
     for maze in (Maze(fails=0.4), Maze(unscored=0.5), Maze(unscored=1.0), Maze(fails=1.0)):
-        for found in _go(algorithm, maze).found:
+        for found in _go(algorithm, maze, acts=acts).found:
             _expect(found.ended == "done", "failures end no search", f"{found.ended} in {maze}")
             nodes = list(found.root.walk())
             whole = any(node.is_finished for node in found.candidates)
@@ -390,10 +335,10 @@ def failures_are_recorded(algorithm: Algorithm) -> None:
                 )
 
 
-def dead_ends_are_no_solutions(algorithm: Algorithm) -> None:
+def dead_ends_are_no_solutions(algorithm: Algorithm, acts: Acts | None = None) -> None:
     """A step that was cut, by its length or the budget, is never chosen or gone on from."""
     for budget in (None, Budget(policy_tokens=60)):
-        for found in _go(algorithm, Maze(long=0.6), budget=budget).found:
+        for found in _go(algorithm, Maze(long=0.6), budget=budget, acts=acts).found:
             for node in found.root.walk():
                 _expect(
                     node.is_open or not node.children,
@@ -412,6 +357,18 @@ def steps_are_never_blank(algorithm: Algorithm) -> None:
             _expect(all(text.strip() for text in texts), "no step is blank", f"{texts}")
 
 
+def snapshots_change_no_tree(algorithm: Algorithm, acts: Acts) -> None:
+    """Where states are kept, less is done again, and that is all."""
+    for maze in MAZES:
+        one, other = _go(algorithm, maze, acts=acts), _go(algorithm, maze, acts="snapshot")
+        for mine, theirs in zip(one.found, other.found, strict=True):
+            _expect(
+                _tree(mine, False) == _tree(theirs, False) and not theirs.cost.replayed,
+                "snapshots change no tree",
+                f"{maze}:\n{_tree(mine, False)}\n{_tree(theirs, False)}",
+            )
+
+
 SearchLaw = Callable[[Algorithm], None]
 SEARCH_LAWS: tuple[SearchLaw, ...] = (
     never_more_than_the_budget,
@@ -427,7 +384,33 @@ SEARCH_LAWS: tuple[SearchLaw, ...] = (
 )
 
 
-def check_search(algorithm: Algorithm) -> None:
-    """Run every law of search algorithms; raises `LawBroken` on the first that fails."""
+ActingLaw = Callable[[Algorithm, Acts], None]
+ACTING_LAWS: tuple[ActingLaw, ...] = (
+    never_more_than_the_budget,
+    one_trace_whatever_drives,
+    tokens_or_text,
+    same_seed_same_trace,
+    the_ledger_adds_up,
+    resumes_where_it_was,
+    gets_over_failures,
+    failures_are_recorded,
+    dead_ends_are_no_solutions,
+    snapshots_change_no_tree,
+)
+"""Those that hold in an environment, too; a turn may be blank there, and is answered."""
+
+
+def check_search(algorithm: Algorithm, *, acting: bool = False) -> None:
+    """Run every law of search algorithms; raises `LawBroken` on the first that fails.
+
+    Args:
+        algorithm: what is checked.
+        acting: the laws of searches in an environment, instead.
+    """
+    if acting:
+        for acting_law in ACTING_LAWS:
+            for acts in get_args(Acts):
+                acting_law(algorithm, acts)
+        return
     for law in SEARCH_LAWS:
         law(algorithm)

@@ -13,9 +13,10 @@ from cyclopts import Parameter
 from prmkit.cli.console import DONE, INCOMPLETE, Bars, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems, judge, open_policy, open_scorer
 from prmkit.cli.reward_model import SearchModel
+from prmkit.cli.search_options import budget_given, options_given
 from prmkit.cli.sinks import named_like, sink
 from prmkit.embedded.world import Split, problems
-from prmkit.errors import InvalidSetting, NothingToMeasure, UnknownName
+from prmkit.errors import NothingToMeasure
 from prmkit.files import write_json
 from prmkit.formats.files import read_records
 from prmkit.ledger import run_folder
@@ -82,14 +83,6 @@ class SearchRun:
         at_least(1, in_flight=self.in_flight)
 
 
-LIMITS: dict[str, type] = {
-    "policy_tokens": int,
-    "scorer_tokens": int,
-    "calls": int,
-    "seconds": float,
-    "dollars": float,
-}
-
 _FREE = ("out", "resume", "in_flight", "overlap")
 """Settings that an interrupted run may be given otherwise: what is found is the same."""
 
@@ -120,8 +113,8 @@ def search(
     if of_preset:
         shown = ", ".join(f"{name} {value}" for name, value in of_preset.items())
         say(f"{run.algorithm} runs with {shown}")
-    chosen = algorithm(run.algorithm, **_options(run))
-    limits = _budget(run)
+    chosen = algorithm(run.algorithm, **options_given(run.n, run.set_))
+    limits = budget_given(run.budget, run.prices)
     described = {
         **{k: v for k, v in asdict(run).items() if k not in _FREE},
         **asdict(settings),
@@ -227,7 +220,7 @@ def metrics_of(found: Sequence[Found]) -> dict[str, Any]:
         "without_a_solution": without,
         "not_drawn": sum(len(one.not_drawn) for one in found),
         "ended_by_budget": sum(one.ended == "budget" for one in found),
-        **total._asdict(),
+        **{k: v for k, v in total._asdict().items() if k not in ("env_steps", "replayed")},
         "seconds": round(sum(one.seconds for one in found), 1),
     }
 
@@ -247,32 +240,3 @@ def _for_world(items: Sequence[Problem], settings: SearchSettings) -> SearchSett
     if settings.split is None and all("world" in problem.meta for problem in items):
         return replace(settings, split="line")
     return settings
-
-
-def _options(run: SearchRun) -> dict[str, Any]:
-    """The options of the algorithm, as they were given."""
-    options: dict[str, Any] = {} if run.n is None else {"n": run.n}
-    for given in run.set_:
-        name, equals, value = given.partition("=")
-        if not equals:
-            raise InvalidSetting(f"--set is {given!r}; give it as NAME=VALUE, such as width=4")
-        options[name.replace("-", "_")] = value
-    return options
-
-
-def _budget(run: SearchRun) -> Budget:
-    """The budget, as it was given."""
-    limits: dict[str, Any] = {}
-    for part in (run.budget or "").split(","):
-        name, _, value = part.strip().partition("=")
-        if not part.strip():
-            continue
-        if name not in LIMITS:
-            raise UnknownName("limit of a budget", name, LIMITS)
-        try:
-            limits[name] = LIMITS[name](value)
-        except ValueError:
-            raise InvalidSetting(
-                f"the budget's {name} is {value!r}; give a number, such as {name}=100"
-            ) from None
-    return Budget(**limits, prices=run.prices)

@@ -23,6 +23,8 @@ from prmkit.evaluation.best_of_n import (
     vote_curves,
 )
 from prmkit.evaluation.bootstrap import Interval, paired_bootstrap
+from prmkit.labelling.promise_progress import progress
+from prmkit.records import StepScores
 
 
 class Played(NamedTuple):
@@ -159,6 +161,37 @@ def measure_episodes(
         if is_scored and majority is not None
         else None,
     )
+
+
+class Mistake(NamedTuple):
+    """The turn at which a mistake is suspected.
+
+    Attributes:
+        turn: from 0.
+        change: what it changed, below 0.
+    """
+
+    turn: int
+    change: float
+
+
+def changes(scores: StepScores) -> list[float]:
+    """What each turn changed; where that is what scores say, the scores themselves."""
+    if scores.semantics in ("value", "correctness"):
+        return progress(scores.values)
+    return list(scores.values)
+
+
+def suspected_mistake(scores: StepScores) -> Mistake | None:
+    """The turn with the largest fall, of equal ones the first; None where nothing falls.
+
+    The first turn falls by nothing where scores are of states: nothing is known of before it.
+
+    Reference: progress of Xi et al. 2025, arXiv:2511.08325, M_t less M_{t-1}.
+    """
+    found = changes(scores)
+    turn = min(range(len(found)), key=lambda i: found[i], default=None)
+    return None if turn is None or not found[turn] < 0 else Mistake(turn, found[turn])
 
 
 def _mean(values: Floats) -> Interval:

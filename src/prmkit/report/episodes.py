@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.environments.actions import parts_of
-from prmkit.labelling.promise_progress import progress
+from prmkit.evaluation.episodes import Mistake, changes, suspected_mistake
 from prmkit.records import Record, Scored, StepScores
 from prmkit.report import plots
 from prmkit.report.page import SHADES, share, write_page
@@ -158,8 +158,9 @@ def _task(group: Sequence[Record], how: Aggregation, room: _Room, *, open_: bool
     numbered = list(enumerate(group))
     best = sorted(numbered, key=lambda one: -_overall(one[1], how))
     n = min(EPISODES, len(best))
-    # Evenly from the best to the worst, both among them.
-    kept = sorted({round(k * (len(best) - 1) / max(n - 1, 1)) for k in range(n)})
+    chosen = next((k for k, (_, record) in enumerate(best) if _is_chosen(record)), 0)
+    # Evenly from the best to the worst, both among them, and the one that a search chose.
+    kept = sorted({round(k * (len(best) - 1) / max(n - 1, 1)) for k in range(n)} | {chosen})
     is_ranked = len(group) > 1 and math.isfinite(_overall(best[0][1], how))
     known = [record.trajectory.correct for record in group if record.trajectory.correct is not None]
     # One that could not begin does not say what was to be done.
@@ -175,7 +176,7 @@ def _task(group: Sequence[Record], how: Aggregation, room: _Room, *, open_: bool
                 *best[k],
                 how,
                 room,
-                is_pick=is_ranked and k == 0,
+                is_pick=k == chosen and (is_ranked or _is_chosen(best[k][1])),
                 # Side by side: the best one and the worst.
                 is_open=open_ and k in (kept[0], kept[-1]),
             )
@@ -183,6 +184,12 @@ def _task(group: Sequence[Record], how: Aggregation, room: _Room, *, open_: bool
         ],
         open_,
     )
+
+
+def _is_chosen(record: Record) -> bool:
+    """Whether a search chose it."""
+    told = record.meta.get("search")
+    return isinstance(told, dict) and told.get("chosen") is True
 
 
 def _overall(record: Record, how: Aggregation) -> float:
@@ -203,10 +210,8 @@ def _episode(
 ) -> _Episode:
     trajectory, overall = record.trajectory, _overall(record, how)
     scored = record.scores[-1] if record.scores else None
-    changes = _changes(scored)
-    fall = min(range(len(changes)), key=lambda i: changes[i], default=None)
-    if fall is not None and not changes[fall] < 0:
-        fall = None
+    is_scored = isinstance(scored, StepScores)
+    mistake = suspected_mistake(scored) if isinstance(scored, StepScores) else None
     is_cut = room.left <= 0
     error = record.meta.get("error")
     outcome = {True: "solved", False: "failed", None: "not known"}[trajectory.correct]
@@ -216,7 +221,7 @@ def _episode(
         outcome += ": too long"
     return _Episode(
         number + 1,
-        [] if is_cut else _turns(record, scored, changes, fall, room),
+        [] if is_cut else _turns(record, scored, mistake, room),
         len(trajectory.steps),
         outcome,
         trajectory.correct,
@@ -226,28 +231,20 @@ def _episode(
         None if trajectory.answer is None else room.cut(trajectory.answer),
         room.cut(str(error)) if error is not None else None,
         None if scored is None or isinstance(scored, StepScores) else room.cut(scored.reason),
-        "" if fall is None else f"{_signed(changes[fall])} at turn {fall + 1}",
-        isinstance(scored, StepScores),
+        "" if mistake is None else f"{_signed(mistake.change)} at turn {mistake.turn + 1}",
+        is_scored,
         is_cut,
     )
-
-
-def _changes(scored: Scored | None) -> list[float]:
-    """What each turn changed; where that is what scores say, the scores themselves."""
-    if not isinstance(scored, StepScores):
-        return []
-    if scored.semantics in ("value", "correctness"):
-        return progress(scored.values)
-    return list(scored.values)
 
 
 def _turns(
     record: Record,
     scored: Scored | None,
-    changes: Sequence[float],
-    fall: int | None,
+    mistake: Mistake | None,
     room: _Room,
 ) -> list[_Turn]:
+    fall = None if mistake is None else mistake.turn
+    changed = changes(scored) if isinstance(scored, StepScores) else []
     steps = record.trajectory.steps
     kept = set(range(len(steps)))
     if len(steps) > TURNS:
@@ -277,7 +274,7 @@ def _turns(
                 score=f"{scored.values[i]:.2f}",
                 shade=f"s{of_ten}",
                 width=f"w{of_ten}",
-                change="" if i == 0 else _signed(changes[i]),
+                change="" if i == 0 else _signed(changed[i]),
             )
         label = record.labels.values[i] if record.labels else None
         turns.append(turn if label is None else turn._replace(label=f"{label:.2f}"))
@@ -292,7 +289,13 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, number and explanation of the main figures."""
     tiles: list[tuple[str, str, str]] = []
     if "success" in metrics:
-        tiles.append(("success", *_interval(metrics["success"], "of single episodes")))
+        of = "single episodes"
+        if "algorithm" in metrics:
+            of = f"the episodes that {metrics['algorithm']} chose"
+        tiles.append(("success", *_interval(metrics["success"], f"of {of}")))
+        if "solved_by_any" in metrics:
+            told = "the best possible choice"
+            tiles.append(("any candidate", *_interval(metrics["solved_by_any"], told)))
     last = metrics["at"][-1] if metrics.get("at") else None
     if last is not None and last["n"] > 1:
         for name, told in (
@@ -308,7 +311,11 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for name, told in (
             ("episodes", f"of {metrics.get('tasks')} tasks"),
             ("environment_steps", "paid in all"),
+            ("replayed", "of them, just to come back"),
             ("steps_of_an_episode", "on average"),
+            ("steps_of_a_task", "of the environment, on average"),
+            ("policy_tokens", "drawn in all"),
+            ("scorings", "calls of the scorer"),
             ("not_played", "episodes that are no attempt"),
         )
         if metrics.get(name)

@@ -15,6 +15,7 @@ from prmkit.aggregate import Aggregation, aggregate_scores
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
 from prmkit.cli.episodes import GAMES, TurnScorer, chosen, in_chunks, planner
 from prmkit.cli.names import open_policy
+from prmkit.cli.play_search import PlaySearch, Searched, metrics_of, opened, play_by_search
 from prmkit.cli.reward_model import RewardModel
 from prmkit.cli.sinks import Put, sink
 from prmkit.environments.base import Planner, Task, demonstrate
@@ -49,7 +50,7 @@ class PlayRun:
             lists those there are; by default the first.
         seeds: of each kind: how many, such as 20 (0 to 19), or which, such as 100-119.
         limit: tasks at most; 0 for all.
-        samples: episodes of each task.
+        samples: episodes of each task; with search, see --n.
         max_steps: turns of an episode; one that has not ended by then has failed at its task.
         demonstrate: the environment's own planner plays, instead of a policy: one episode a task,
             whose turns are actions alone.
@@ -109,19 +110,22 @@ def play(
     speaker: Annotated[PolicySettings | None, Parameter(name="*")] = None,
     drawing: Annotated[SamplingSettings | None, Parameter(name="*")] = None,
     how: Annotated[RewardModel | None, Parameter(name="*")] = None,
+    searching: Annotated[PlaySearch | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
     """Play episodes of an environment, by a policy or by the environment's own planner.
 
     With a reward model each turn is scored, and the metrics say what choosing the best scored
-    episode is worth at equal environment steps. Interrupted, it goes on where it was when it is
+    episode is worth at equal environment steps. With --search each task is played by a search that
+    chooses actions by these scores. Interrupted, it goes on where it was when it is
     given again.
 
     Args:
         json: print the metrics as JSON.
     """
     speaker, drawing = speaker or PolicySettings(), drawing or SamplingSettings()
-    how = how or RewardModel()
+    how, searching = how or RewardModel(), searching or PlaySearch()
+    searching.check(run, how)
     _check(run, speaker, drawing, how)
     make, kinds = chosen(run.env, run.games, run.task)
     tasks = [Task(seed, kind) for kind in kinds for seed in seeds_of(run.seeds)]
@@ -129,7 +133,12 @@ def play(
     described = {**{k: v for k, v in asdict(run).items() if k not in _FREE}, "task": kinds}
     described |= {**asdict(drawing), "policy": speaker.policy, "tokenizer": speaker.tokenizer}
     described["scorer"] = how.described
-    # Nothing that could have been refused claims the folder.
+    if searching.search is not None:
+        del described["samples"]
+        described |= {**asdict(searching), "set_": list(searching.set_)}
+        # Nothing that could have been refused claims the folder.
+        searched = opened(searching, run, make, kinds, speaker, drawing, how)
+        return _play_by_search(run, searching.search, searched, tasks, described, json)
     player = _player(run, make, speaker, drawing)
     scorer = None if how.model is None else TurnScorer(how.settings(speaker.device), run.out)
     with run_folder(run.out, described, resume=run.resume), ExitStack() as stack:
@@ -154,6 +163,30 @@ def play(
         )
     _tell(run, metrics, failures, json)
     return INCOMPLETE if failures else DONE
+
+
+def _play_by_search(
+    run: PlayRun,
+    name: str,
+    searched: Searched,
+    tasks: Sequence[Task],
+    described: dict[str, Any],
+    json: bool,
+) -> int:
+    with run_folder(run.out, described, resume=run.resume):
+        found, failures = play_by_search(searched, run, tasks, quiet=json)
+        metrics = metrics_of(searched, name, found, failures)
+        write_json(run.out / "metrics.json", metrics)
+        write_episodes(
+            run.out / "report.html",
+            read_records(run.out / "records.jsonl"),
+            title=f"{run.env}, {searched.policy.name} by {name}",
+            metrics=metrics,
+            aggregation=run.aggregate,
+            settings=described,
+        )
+    _tell(run, metrics, failures, json)
+    return INCOMPLETE if failures or metrics["not_drawn"] else DONE
 
 
 def _check(
@@ -363,7 +396,7 @@ def _tell(run: PlayRun, metrics: dict[str, Any], failures: Sequence[str], json: 
             f"{len(failures)} episodes could not be played ({failures[0]:.300}). Given again, "
             "the command tries them again"
         )
-    if metrics["without_a_turn"]:
+    if metrics.get("without_a_turn"):
         say(
             f"{metrics['without_a_turn']} episodes ended before their first turn: their tasks are "
             "longer than the policy can read"

@@ -1,4 +1,4 @@
-"""What ``prm search`` and ``prm play --search`` read alike: options of an algorithm, and a budget."""
+"""What ``prm search`` and ``prm play --search`` read alike: an algorithm's options, a budget."""
 
 from __future__ import annotations
 

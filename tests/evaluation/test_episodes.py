@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prmkit.errors import NothingToMeasure
-from prmkit.evaluation.episodes import Played, measure_episodes
+from prmkit.evaluation.episodes import Played, measure_episodes, suspected_mistake
+from prmkit.records import StepScores
 
 GROUPS = [
     # The right one of two is chosen.
@@ -48,3 +49,21 @@ def test_what_is_not_known_is_left_out():
     for nothing in ([], [unknown], [*GROUPS, [Played(True, 1)]]):
         with pytest.raises(NothingToMeasure):
             measure_episodes(nothing)
+
+
+@pytest.mark.parametrize(
+    ("values", "semantics", "expected"),
+    [
+        ((0.5, 0.8, 0.3, 0.4, 0.1), "value", (2, -0.5)),
+        ((0.9, 0.5, 0.1), "correctness", (1, -0.4)),
+        ((0.2, 0.2, 0.7), "value", None),
+        ((0.1,), "value", None),
+        ((), "value", None),
+        # Where scores are changes, the lowest one below zero; the first turn, too.
+        ((-0.4, 0.3, -0.2), "advantage", (0, -0.4)),
+        ((0.4, 0.3), "advantage", None),
+    ],
+)
+def test_a_mistake_is_suspected_at_the_largest_fall(values, semantics, expected):
+    found = suspected_mistake(StepScores(values=values, semantics=semantics, model="m"))
+    assert found == (None if expected is None else (expected[0], pytest.approx(expected[1])))

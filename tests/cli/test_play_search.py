@@ -66,10 +66,11 @@ def test_a_search_solves_what_single_episodes_do_not(prm, by, tmp_path):
     assert len(chosen) == 6
     assert all(r.trajectory.correct and r.scores[0].values for r in chosen)
     told = [replay.recorded(path) for path in replay.traces_in(tmp_path / "beam")]
-    # Each turn is one completion, one step and one scoring.
+    # Each turn is one completion and one step, and is scored unless it was one too many.
     steps = sum(len(one.nodes) - 1 for one in told)
-    for name in ("environment_steps", "completions", "scorings"):
-        assert beam[name] == steps
+    assert beam["environment_steps"] == beam["completions"] == steps
+    assert beam["scorings"] == sum(n.scores is not None for one in told for n in one.root.walk())
+    assert beam["scorings"] < steps
     assert beam["steps_of_a_task"] == pytest.approx(steps / 6, abs=0.01)
     assert beam["replayed"] == beam["not_played"] == beam["tasks_not_judged"] == 0
     page = (tmp_path / "beam" / "report.html").read_text()

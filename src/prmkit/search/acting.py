@@ -173,8 +173,9 @@ class Actor(Speaker):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What is found depends on, for the trace."""
-        return {"environment": self.name, "max_steps": self.acting.max_steps, "votes": self.votes}
+        """See `Speaker.described`."""
+        most = self.acting.max_steps
+        return {"acting": {"environment": self.name, "max_steps": most, "votes": self.votes}}
 
     def close(self) -> None:
         """Close all environments."""

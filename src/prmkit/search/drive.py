@@ -140,15 +140,7 @@ def search(
     """
     settings, budget = settings or SearchSettings(), budget or Budget()
     driving, cancel = driving or DriveSettings(), cancel or threading.Event()
-    if acting is not None and judge is not judge_by_answer:
-        raise InvalidSetting("an environment says which tasks are solved; leave the judge out")
-    speaker = Speaker(policy, settings) if acting is None else Actor(policy, settings, acting)
-    tools = Tools(
-        speaker,
-        None if scorer is None else Judging(scorer),
-        judge if acting is None else _not_judged,
-        grouping(settings.answers),
-    )
+    tools = _tools(policy, scorer, settings, judge, acting)
     about = {
         "algorithm": describe(algorithm),
         "settings": {**asdict(settings), "split": settings.splitting},
@@ -156,15 +148,14 @@ def search(
         "policy": policy.name,
         "scorer": None if scorer is None else scorer.name,
         "semantics": None if scorer is None else scorer.semantics,
-        **({"acting": speaker.described} if isinstance(speaker, Actor) else {}),
+        **tools.speaker.described,
     }
     begin = _Beginning(algorithm, settings, budget, tools, about, traces, on_event, driving.strict)
     waiting = iter(problems)
     active: list[Run] = []
     driver = Overlap(tools, driving.threads) if driving.overlap else Rounds(tools)
     with ExitStack() as stack:
-        if isinstance(speaker, Actor):
-            stack.callback(speaker.close)
+        stack.callback(tools.speaker.close)
         _check(budget, tools)
         while True:
             for problem in islice(waiting, driving.in_flight - len(active)):
@@ -180,6 +171,23 @@ def search(
             # In order: the first may hold back those that are done before it.
             while active and active[0].is_over:
                 yield settled(active.pop(0))
+
+
+def _tools(
+    policy: Policy,
+    scorer: Scorer | None,
+    settings: SearchSettings,
+    judge: Judge,
+    acting: Acting | None,
+) -> Tools:
+    if acting is not None and judge is not judge_by_answer:
+        raise InvalidSetting("an environment says which tasks are solved; leave the judge out")
+    return Tools(
+        Speaker(policy, settings) if acting is None else Actor(policy, settings, acting),
+        None if scorer is None else Judging(scorer),
+        judge if acting is None else _not_judged,
+        grouping(settings.answers),
+    )
 
 
 class _Beginning(NamedTuple):

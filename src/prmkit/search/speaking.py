@@ -154,6 +154,14 @@ class Speaker:
         """What a trace holds of a child beside its text."""
         return {}
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a trace says of where it speaks."""
+        return {}
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
     def check_likelihoods(self) -> None:
         """Refuse to tell how likely texts are.
 

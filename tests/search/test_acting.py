@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 import weakref
 
 import pytest
@@ -19,11 +20,14 @@ from prmkit.search import (
     DriveSettings,
     SearchSettings,
     algorithm,
+    drive,
     search,
     set_tasks,
 )
 from prmkit.search.replay import recorded, replay, traces_in
+from prmkit.search.requests import Pool, expand
 
+ONE = DriveSettings(in_flight=1)
 WAY = ("right", "left", "right")
 BEST = SearchSettings(aggregation="last", choice="best", answers="text")
 
@@ -126,22 +130,31 @@ def perfect(problem, steps):
     return float(tuple(steps) == WAY[: len(steps)])
 
 
-def go(name, forks=None, policy=None, scorer=perfect, tasks=1, max_steps=5, given=None, **options):
+def go(
+    name,
+    forks=None,
+    policy=None,
+    scorer=perfect,
+    tasks=1,
+    max_steps=5,
+    given=None,
+    lazily=False,
+    **options,
+):
     forks = forks or Forks()
     given = given or {}
     acting = Acting(make=forks, max_steps=max_steps, **given.pop("acting", {}))
     problems = list(set_tasks(forks, [Task(i) for i in range(tasks)], pytest.fail))
-    return list(
-        search(
-            problems,
-            algorithm(name, **options),
-            policy or Coin(),
-            scorer and ScriptedScorer(scorer),
-            settings=BEST,
-            acting=acting,
-            **given,
-        )
+    found = search(
+        problems,
+        algorithm(name, **options),
+        policy or Coin(),
+        scorer and ScriptedScorer(scorer),
+        settings=BEST,
+        acting=acting,
+        **given,
     )
+    return found if lazily else list(found)
 
 
 def tree(found):
@@ -194,8 +207,35 @@ def test_ways_back_are_counted_and_change_no_tree(snapshots, kept, replayed, thr
     assert (found.cost.env_steps, found.cost.replayed) == (12, replayed)
     assert forks.steps == 12 + replayed
     assert forks.closed == forks.made
-    (plain,) = go("beam", n=4, width=4)
-    assert tree(found) == tree(plain)
+    plain = Forks()
+    assert tree(found) == tree(go("beam", plain, n=4, width=4)[0])
+    # One to begin the task, and one for all that is done.
+    assert plain.made == 2
+
+
+def test_nothing_is_kept_of_a_tree_that_is_done(monkeypatch):
+    actors = []
+    make = drive.Actor
+    monkeypatch.setattr(drive, "Actor", lambda *given: actors.append(make(*given)) or actors[-1])
+    for _ in go("beam", tasks=3, n=4, width=4, lazily=True, given={"driving": ONE}):
+        assert not actors[0]._trees
+
+
+def test_children_of_a_node_are_done_at_once_where_each_goes_its_own_way():
+    """Two steps wait for each other."""
+    forks, both = Forks(snapshots=False), threading.Barrier(2, timeout=30)
+
+    class Waiting(_Environment):
+        def step(self, action):
+            both.wait()
+            return super().step(action)
+
+    (problem,) = set_tasks(lambda: Waiting(forks), [Task(0)], pytest.fail)
+    (found,) = search(
+        [problem], algorithm("beam", n=2, width=2), Coin(), ScriptedScorer(perfect), settings=BEST,
+        acting=Acting(make=lambda: Waiting(forks), max_steps=1, threads=2),
+    )  # fmt: skip
+    assert not found.not_drawn
 
 
 @pytest.mark.parametrize("snapshots", [True, False])
@@ -267,6 +307,20 @@ def test_states_are_kept_while_they_may_be_gone_on_from():
     policy = Coin(forks)
     go("early-rejection", forks, policy, n=4, below=0.5)
     assert policy.kept[1] == 1 + 2
+
+
+def test_the_states_that_were_used_last_are_kept():
+    def again(scene):
+        """Goes on from the same turn, time after time."""
+        ((first,),) = yield from expand([scene.root], 1)
+        for _ in range(5):
+            yield from expand([first], 1)
+        return Pool(())
+
+    forks = Forks()
+    problems = list(set_tasks(forks, [Task(0)], pytest.fail))
+    (found,) = search(problems, again, Coin(), acting=Acting(make=forks, kept=2))
+    assert (found.cost.env_steps, found.cost.replayed) == (6, 0)
 
 
 @pytest.mark.parametrize("stop", [1, 2])

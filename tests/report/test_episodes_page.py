@@ -137,3 +137,13 @@ def test_figures_and_curve(tmp_path):
     assert "<svg" not in found
     assert "No turn was scored." in found
     assert "not played" not in found
+
+
+def test_what_a_search_chose_is_shown(tmp_path):
+    """It is marked instead of the best, and is not among those that are left out."""
+    others = [episode((i / 20,), False) for i in range(15)]
+    assert page(tmp_path, others).count(">best score<") == 1
+    told = page(tmp_path, [*others, episode((0.31,), True, meta={"search": {"chosen": True}})])
+    assert ">best score<" not in told
+    assert told.count(">chosen<") == 1
+    assert "Episode 16 " in told

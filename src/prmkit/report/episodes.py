@@ -51,7 +51,7 @@ class _Episode(NamedTuple):
     outcome: str
     is_right: bool | None
     overall: str
-    is_pick: bool
+    pick: str
     open: bool
     answer: str | None
     error: str | None
@@ -176,7 +176,7 @@ def _task(group: Sequence[Record], how: Aggregation, room: _Room, *, open_: bool
                 *best[k],
                 how,
                 room,
-                is_pick=k == chosen and (is_ranked or _is_chosen(best[k][1])),
+                pick=_pick(best[k][1], is_ranked) if k == chosen else "",
                 # Side by side: the best one and the worst.
                 is_open=open_ and k in (kept[0], kept[-1]),
             )
@@ -192,6 +192,13 @@ def _is_chosen(record: Record) -> bool:
     return isinstance(told, dict) and told.get("chosen") is True
 
 
+def _pick(record: Record, is_ranked: bool) -> str:
+    """Why an episode stands out."""
+    if _is_chosen(record):
+        return "chosen"
+    return "best score" if is_ranked else ""
+
+
 def _overall(record: Record, how: Aggregation) -> float:
     scored = record.scores[-1] if record.scores else None
     if not isinstance(scored, StepScores) or not scored.values:
@@ -205,7 +212,7 @@ def _episode(
     how: Aggregation,
     room: _Room,
     *,
-    is_pick: bool,
+    pick: str,
     is_open: bool,
 ) -> _Episode:
     trajectory, overall = record.trajectory, _overall(record, how)
@@ -226,7 +233,7 @@ def _episode(
         outcome,
         trajectory.correct,
         f"{overall:.3f}" if math.isfinite(overall) else "",
-        is_pick,
+        pick,
         is_open,
         None if trajectory.answer is None else room.cut(trajectory.answer),
         room.cut(str(error)) if error is not None else None,

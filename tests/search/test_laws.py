@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
+from prmkit.search import laws
 from prmkit.search.catalogue import ALGORITHMS, PRESETS, algorithm
-from prmkit.search.laws import ACTING_LAWS, SEARCH_LAWS
+from prmkit.search.laws import ACTING_LAWS, SEARCH_LAWS, check_search
 from prmkit.search.maze import Acts
 
 SMALL = {
@@ -65,3 +66,10 @@ ACTING = [
 @pytest.mark.parametrize(("name", "options"), ACTING)
 def test_every_algorithm_keeps_the_laws_in_an_environment(law, name, options, acts):
     law(algorithm(name, **options), acts)
+
+
+def test_the_laws_are_run_in_an_environment_on_demand(monkeypatch):
+    run = []
+    monkeypatch.setattr(laws, "ACTING_LAWS", (lambda one, acts: run.append((one, acts)),))
+    check_search("any", acting=True)
+    assert run == [("any", "snapshot"), ("any", "replay")]

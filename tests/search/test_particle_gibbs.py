@@ -257,7 +257,7 @@ def test_copies_and_readings_are_in_the_trace(tmp_path):
         node, after = again.nodes[tuple(event["path"])], again.nodes[tuple(event["after"])]
         assert event["log"] == pytest.approx((node.n_steps - after.n_steps) * math.log(0.5))
         # The question's mark-up, id and text, and the solution.
-        assert event["cost"] == [0, 0, 4 + len(node.solution()), 0, 0, 0, 1]
+        assert event["cost"] == [0, 0, 4 + len(node.solution()), 0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("calls", range(20, 140, 7))

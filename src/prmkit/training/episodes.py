@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from prmkit.chat import Tokenizer
 from prmkit.environments.actions import turns_of
-from prmkit.errors import InvalidSetting
+from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.records import Record, Step, Trajectory
 from prmkit.scorers.families.base import Discriminative, Rendered
 from prmkit.scorers.separators import guard
@@ -161,6 +161,9 @@ def make_transitions(
         tokenizer: the model's.
         max_tokens: of one sequence; None for no limit.
 
+    Raises:
+        NothingToMeasure: if one of the two has no turn to learn from.
+
     Reference: Choudhury 2025, InversePRM, arXiv:2502.10325.
     """
     maker = _Transitions(family, Reader(tokenizer), max_tokens)
@@ -169,6 +172,11 @@ def make_transitions(
         maker.add(record.trajectory, 1.0, met)
     for record in learner:
         maker.add(record.trajectory, 0.0, {})
+    for target, whose in ((1.0, "demonstrations"), (0.0, "a learner's episodes")):
+        if not any(target in e.targets and any(e.weights) for e in maker.examples):
+            raise NothingToMeasure(
+                f"{whose} hold no turn whose next one is known, that fits into {max_tokens} tokens"
+            )
     told = (
         f"{maker.n_known} of {maker.n_following} demonstrated turns lead where the learner was "
         "seen to go on; after the others the demonstration's own next turn stands for its",
@@ -176,13 +184,13 @@ def make_transitions(
     return Episodes(maker.examples, Dropped(**maker.counts), told)
 
 
-def _turns_met(learner: Iterable[Record]) -> dict[tuple[str, str], Counter[str]]:
-    """What the learner wrote, by problem and situation."""
-    met: dict[tuple[str, str], Counter[str]] = {}
+def _turns_met(learner: Iterable[Record]) -> dict[str, Counter[str]]:
+    """What the learner wrote, by situation."""
+    met: dict[str, Counter[str]] = {}
     for record in learner:
         trajectory = record.trajectory
         for turn, step in zip(turns_of(trajectory), trajectory.steps, strict=True):
-            met.setdefault((trajectory.problem.text, turn.before), Counter())[step.text] += 1
+            met.setdefault(turn.before, Counter())[step.text] += 1
     return met
 
 
@@ -196,9 +204,7 @@ class _Transitions:
         self.n_following = self.n_known = 0
         self._number = 0
 
-    def add(
-        self, trajectory: Trajectory, target: float, met: Mapping[tuple[str, str], Counter[str]]
-    ) -> None:
+    def add(self, trajectory: Trajectory, target: float, met: Mapping[str, Counter[str]]) -> None:
         """An episode, with what a learner did where it leads."""
         if not trajectory.steps:
             self.counts["unlabelled"] += 1
@@ -220,16 +226,14 @@ class _Transitions:
         if target:
             before = [turn.before for turn in turns_of(trajectory)]
             for k in range(1, n):
-                found = met.get((trajectory.problem.text, before[k]), Counter())
+                found = met.get(before[k], Counter())
                 rows = self._others(trajectory, k, found)
                 self.n_following += 1
                 self.n_known += bool(rows)
                 if rows:
                     shares[k] = 0.0
                     others += rows
-        row = _row(
-            rendered, range(n), [target] * n, weights, self._number, trajectory.problem.text
-        )
+        row = _row(rendered, range(n), [target] * n, weights, self._number, trajectory.problem.text)
         self.examples += [row._replace(shares=tuple(shares)), *others]
         self._number += 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class HeadObjective(NothingMore):
     tokens: tuple[int, ...]
     n_outputs: int
     margin: float = 4.0
-    promises: PromiseSettings = PromiseSettings()
+    promises: PromiseSettings = field(default_factory=PromiseSettings)
 
     @property
     def together(self) -> bool:

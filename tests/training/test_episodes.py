@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
+from prmkit import load_scorer
 from prmkit.checkpoints import load_tokenizer, read_note
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.labelling.promise_progress import temporal_targets
 from prmkit.records import Problem, Record, Step, Trajectory
-from prmkit import load_scorer
 from prmkit.scorers.families import discriminative
 from prmkit.training.batches import BatchSettings
 from prmkit.training.checkpoints import newest

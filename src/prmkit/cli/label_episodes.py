@@ -16,6 +16,7 @@ from prmkit.cli.names import open_policy
 from prmkit.cli.reward_model import RewardModel
 from prmkit.environments.actions import turns_of
 from prmkit.environments.base import MakeEnvironment, task_of
+from prmkit.environments.catalogue import named
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import Continued, from_turns
 from prmkit.errors import InvalidRecord, InvalidSetting
@@ -95,11 +96,11 @@ def in_environment(job: Job, source: Source) -> Run:
         if not record.trajectory.steps:
             continue
         task_of(problem)
-        if problem.meta.get("environment") != job.agents.env:
+        if problem.meta.get("environment") != named(job.agents.env):
             raise InvalidRecord(
                 f"problem {problem.id!r} is of the environment "
-                f"{problem.meta.get('environment')!r}, not of {job.agents.env!r}, as its meta has "
-                "it"
+                f"{problem.meta.get('environment')!r}, not of {named(job.agents.env)!r}, as its "
+                "meta has it"
             )
     policy, about = open_policy(job.speaker)
     return partial(_in_environment, job, make, policy, about)

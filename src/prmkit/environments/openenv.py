@@ -53,6 +53,55 @@ class Words(NamedTuple):
     description: str
 
 
+_NO_WORDS = ("metadata", "done", "reward", "reward_metadata")
+"""Fields of OpenEnv's own, which say nothing to an agent."""
+
+
+def words_of(thing: Any) -> str:
+    """An action or an observation as text: its one text, or its fields as JSON.
+
+    >>> words_of({"message": "go north", "metadata": {}})
+    'go north'
+    >>> words_of({"row": 1, "column": 2})
+    '{"row": 1, "column": 2}'
+    """
+    if isinstance(thing, str):
+        return thing
+    fields = thing.model_dump(mode="json") if hasattr(thing, "model_dump") else dict(thing)
+    told = {name: value for name, value in fields.items() if name not in _NO_WORDS}
+    if len(told) == 1 and isinstance(text := next(iter(told.values())), str):
+        return text
+    return json.dumps(told, ensure_ascii=False)
+
+
+def plain_words(field: str = "") -> Words:
+    """Words for an environment that is known by its address alone.
+
+    An observation is told by `words_of`; a task is solved if the last reward is 1 or more, and
+    where there is none that is not known.
+
+    Args:
+        field: of an action, that takes what is said; without one an action is said as JSON.
+    """
+
+    def act(text: str) -> Mapping[str, Any] | None:
+        if field:
+            return {field: text.encode(errors="replace").decode()} if text.strip() else None
+        try:
+            said = json.loads(text)
+        except ValueError:
+            return None
+        return said if isinstance(said, dict) else None
+
+    how = "one action at a time" if field else "one action at a time, as a JSON object"
+    return Words(
+        act=act,
+        observe=words_of,
+        succeeded=lambda reward, seen: None if reward is None else reward >= 1,
+        description=f"Answer with {how}.",
+    )
+
+
 class _Session(Protocol):
     """A way to talk to one environment; each answer is the object with the observation."""
 

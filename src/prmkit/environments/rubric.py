@@ -7,12 +7,12 @@ step rewards are its step scores, and the reward of an episode is one number mad
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prmkit.aggregate import Aggregation, aggregate_scores
+from prmkit.environments.openenv import words_of
 from prmkit.errors import MissingTrainer, ScoringError
 from prmkit.records import Problem, Step, StepScores, Trajectory
 from prmkit.settings import at_least
@@ -32,26 +32,6 @@ Taken = Sequence[tuple[Any, Any]]
 
 Asked = Callable[[Taken], str]
 """From an episode to what the agent was asked to do."""
-
-_NO_WORDS = ("metadata", "done", "reward", "reward_metadata")
-"""Fields of OpenEnv's own, which say nothing to an agent."""
-
-
-def words_of(thing: Any) -> str:
-    """An action or an observation as text: its one text, or its fields as JSON.
-
-    >>> words_of({"message": "go north", "metadata": {}})
-    'go north'
-    >>> words_of({"row": 1, "column": 2})
-    '{"row": 1, "column": 2}'
-    """
-    if isinstance(thing, str):
-        return thing
-    fields = thing.model_dump(mode="json") if hasattr(thing, "model_dump") else dict(thing)
-    told = {name: value for name, value in fields.items() if name not in _NO_WORDS}
-    if len(told) == 1 and isinstance(text := next(iter(told.values())), str):
-        return text
-    return json.dumps(told, ensure_ascii=False)
 
 
 class PRMRubric(_Base):  # type: ignore[misc]

@@ -115,6 +115,9 @@ def test_gymnasium_is_played_by_its_name():
     # Blackjack asks for no least reward: who sticks at once has won or lost by the cards.
     outcomes = {play("gymnasium:Blackjack-v1", seed, ["0"]).correct for seed in range(12)}
     assert outcomes == {True, False}
+    # Without a reward an episode that has ended is lost.
+    sunk = play("gymnasium:FrozenLake-v1", 0, ["0"] * 100)
+    assert (sunk.finish, sunk.correct) == ("eos", False)
     found = play("gymnasium:FrozenLake-v1", 1, ["2", "5"])
     assert "number of an action: 0, 1, 2, 3." in found.problem.text
     assert found.steps[0].observation.startswith("You observe ")

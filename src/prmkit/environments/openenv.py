@@ -29,6 +29,7 @@ from prmkit.environments.base import (
     problem_of,
     task_name,
 )
+from prmkit.environments.objects import words_of
 from prmkit.errors import BackendError, EnvironmentFailed, MissingDependency
 
 logger = logging.getLogger(__name__)
@@ -51,27 +52,6 @@ class Words(NamedTuple):
     observe: Callable[[Mapping[str, Any]], str]
     succeeded: Callable[[float | None, Mapping[str, Any]], bool | None]
     description: str
-
-
-_NO_WORDS = ("metadata", "done", "reward", "reward_metadata")
-"""Fields of OpenEnv's own, which say nothing to an agent."""
-
-
-def words_of(thing: Any) -> str:
-    """An action or an observation as text: its one text, or its fields as JSON.
-
-    >>> words_of({"message": "go north", "metadata": {}})
-    'go north'
-    >>> words_of({"row": 1, "column": 2})
-    '{"row": 1, "column": 2}'
-    """
-    if isinstance(thing, str):
-        return thing
-    fields = thing.model_dump(mode="json") if hasattr(thing, "model_dump") else dict(thing)
-    told = {name: value for name, value in fields.items() if name not in _NO_WORDS}
-    if len(told) == 1 and isinstance(text := next(iter(told.values())), str):
-        return text
-    return json.dumps(told, ensure_ascii=False)
 
 
 def plain_words(field: str = "") -> Words:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prmkit.aggregate import Aggregation, aggregate_scores
-from prmkit.environments.openenv import words_of
+from prmkit.environments.objects import words_of
 from prmkit.errors import MissingTrainer, ScoringError
 from prmkit.records import Problem, Step, StepScores, Trajectory
 from prmkit.settings import at_least
@@ -100,11 +100,6 @@ class PRMRubric(_Base):  # type: ignore[misc]
         for i, scores in zip(there, found, strict=True):
             rewards[i] = list(scores.values)
         return rewards
-
-    def reset(self) -> None:
-        """Forget the episode."""
-        super().reset()
-        self._found = None
 
     def state_dict(self) -> dict[str, Any]:
         """What is set; of the scorer nothing."""

@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 VLLM := .venv-vllm
 TRL := .venv-trl
 VERL := .venv-verl
+OPENENV := .venv-openenv
 ITS := .venv-its
 CODE := src tests scripts $(wildcard benchmarks recipes)
 
-.PHONY: demo test test-slow test-gpu test-server test-bridges trl verl its check bench docs format weights clean
+.PHONY: demo test test-slow test-gpu test-server test-bridges trl verl openenv its check bench docs format weights clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prmkit needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
@@ -59,8 +60,14 @@ verl:                   ## verl and OpenRLHF in an environment of their own, for
 	  aiohttp fastapi uvicorn tensorboard
 	$(VERL)/bin/pip install --quiet --progress-bar off --no-deps verl==0.9.1 openrlhf==0.11.2
 
-test-bridges: $(READY) trl verl   ## against the real TRL, verl and OpenRLHF
+# openenv-core beside what records need.
+openenv:                ## openenv-core in an environment of its own, for test-bridges
+	test -x $(OPENENV)/bin/python || $(PYTHON) -m venv $(OPENENV)
+	$(OPENENV)/bin/pip install --quiet --progress-bar off openenv-core==0.3.0 numpy
+
+test-bridges: $(READY) trl verl openenv   ## against the real TRL, verl, OpenRLHF and OpenEnv
 	PRMKIT_TRL=$(CURDIR)/$(TRL)/bin/python PRMKIT_VERL=$(CURDIR)/$(VERL)/bin/python \
+	  PRMKIT_OPENENV=$(CURDIR)/$(OPENENV)/bin/python \
 	  $(BIN)/python -m pytest -q -m bridges
 
 # its_hub beside prmkit's own packages: searches are measured against it.

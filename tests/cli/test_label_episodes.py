@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
+import stamina
 
 import agents
-from prmkit.cli import episodes, label_episodes
+from fake_environments import AgentGymServer
+from prmkit.cli import episodes, label_episodes, play
 from prmkit.cli.episodes import AgentSettings
 from prmkit.cli.label_episodes import situations
-from prmkit.environments.base import Task
+from prmkit.environments.actions import action_of
+from prmkit.environments.base import Task, task_of
 from prmkit.environments.crafting import crafting
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import rollout
 from prmkit.errors import InvalidSetting
 from prmkit.formats.files import read_records, write_records
 from prmkit.policies.base import SamplingSettings
+from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 
 N_STEPS = 6
@@ -271,3 +275,56 @@ def test_what_has_no_meaning_is_told_before_any_work(prm, by, played, tmp_path, 
     assert code == 1
     assert message in " ".join(err.split())
     assert not (tmp_path / "a").exists()
+
+
+class Elsewhere(ScriptedPolicy):
+    """Plays AgentGym's TextCraft, a crafting game behind a server; wastes turns."""
+
+    def __init__(self):
+        super().__init__(self._turn, "agent")
+
+    def _turn(self, prefix, rng):
+        game = crafting()
+        game.reset(Task(task_of(prefix.problem).seed, "depth-1"))
+        for step in prefix.steps:
+            game.step(action_of(step.text))
+        return f"Action: {'inventory' if rng.random() < 0.4 else game.plan()[0]}"
+
+
+def test_an_environment_elsewhere_is_played_and_its_turns_are_labelled(
+    prm, by, tmp_path, monkeypatch
+):
+    agent = by(Elsewhere())
+    monkeypatch.setattr(play, "open_policy", lambda settings: (agent, {"policy": 1}))
+    played, turns = tmp_path / "played", tmp_path / "turns"
+    with AgentGymServer("textcraft") as server:
+        name = f"agentgym:textcraft={server.url}"
+        how = ("--seeds", 2, "--samples", 2, "--max-steps", 4)
+        code, told, err = prm("play", name, *how, "-o", played, "--json")
+        assert code == 0, err
+        assert json.loads(told)["episodes"] == 4
+        file = played / "records.jsonl"
+        more = ("--k", 3, "--kind", "soft", "--max-steps", 4, "-o", turns)
+        code, _, err = prm("label", file, "--env", name, *more)
+        assert code == 0, err
+        code, _, err = prm("label", file, "--env", "agentgym:webshop=http://x", "-o", turns)
+        assert code == 1
+        assert "of the environment 'agentgym-textcraft', not of 'agentgym-webshop'" in " ".join(
+            err.split()
+        )
+    for record in labelled(turns):
+        assert record.labels.kind == "soft"
+        assert None not in record.labels.values
+    code, _, err = prm("play", "agentgym:textcraft", "-o", tmp_path / "never")
+    assert code == 1
+    assert "agentgym:babyai=http://127.0.0.1:8000" in "".join(err.split())
+
+
+def test_a_server_that_is_away_is_told(prm, by, tmp_path, monkeypatch):
+    agent = by(Elsewhere())
+    monkeypatch.setattr(play, "open_policy", lambda settings: (agent, {"policy": 1}))
+    address = "agentgym:textcraft=http://127.0.0.1:9"
+    with stamina.set_testing(True, attempts=2, cap=True):
+        code, _, err = prm("play", address, "--seeds", 1, "--samples", 1, "-o", tmp_path / "a")
+    assert code == 3
+    assert "1 episodes could not be played" in " ".join(err.split())

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prmkit.labelling.promise_progress import temporal_targets
 from prmkit.training import losses
 from prmkit.training.heads import HeadObjective
 from prmkit.training.targets import Example
@@ -272,3 +273,35 @@ def test_a_head_learns_progress_between_the_steps_of_one_solution():
         numbers[:1], tensor(0.6), tensor(1.0), torch.tensor([0]), torch.tensor([0])
     )
     assert one.item() == pytest.approx(0.005)
+
+
+promise = st.floats(0, 1, width=32)
+
+
+@given(
+    st.lists(st.tuples(st.lists(promise, min_size=1, max_size=6), promise), max_size=5),
+    promise,
+    promise,
+)
+def test_temporal_targets_of_a_batch_are_those_of_each_episode(episodes, gamma, lam):
+    rows = [(m, r, i) for i, (promises, r) in enumerate(episodes) for m in promises]
+    values, outcomes, owner = (torch.tensor([row[k] for row in rows]) for k in range(3))
+    values.requires_grad_(bool(rows))
+    found = losses.temporal_targets(values, outcomes, owner.long(), gamma, lam)
+    expected = [
+        target
+        for promises, outcome in episodes
+        for target in temporal_targets(promises, outcome, gamma=gamma, lam=lam)
+    ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert not found.requires_grad
+
+
+def test_temporal_targets_by_hand():
+    # γ = .5, λ = .8; M = (.2, .6), r = 1: Q̂_2 = 1, Q̂_1 = .5 · .2 + .4 · (1 - .2) = .42.
+    # Of the second episode M = .3 and r = 0, of the third the last promise counts nothing.
+    found = losses.temporal_targets(
+        tensor(0.2, 0.6, 0.3, 0.4, 0.9), tensor(1, 1, 0, 1, 1), torch.tensor([4, 4, 0, 4, 4]), 0.5,
+        0.8,
+    )  # fmt: skip
+    assert found.tolist() == pytest.approx([0.42, 1, 0, 0.5 * 0.4 + 0.4 * 0.6, 1])

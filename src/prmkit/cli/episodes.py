@@ -35,8 +35,9 @@ class AgentSettings:
     """How turns of agents are labelled.
 
     Attributes:
-        env: of mc: go on from each turn in this environment (crafting, tools, babyai or textworld),
-            instead of writing on; the problems' meta name it, their task and its seed.
+        env: of mc: go on from each turn in this environment (crafting, tools, babyai, textworld,
+            agentgym:KIND=URL, openenv=URL or gymnasium:ID), instead of writing on; the problems'
+            meta name it, their task and its seed.
         max_steps: with env: turns of an episode, those before included.
         threads: with env: environments that do something at once.
         games: with env: folder in which TextWorld's games are kept.

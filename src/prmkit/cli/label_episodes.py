@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,8 +14,9 @@ from prmkit.cli.label import Job, Others, Source
 from prmkit.cli.labelling import Bill, Labelled, Ran, Run, write
 from prmkit.cli.names import open_policy
 from prmkit.cli.reward_model import RewardModel
-from prmkit.environments.actions import action_of
+from prmkit.environments.actions import turns_of
 from prmkit.environments.base import MakeEnvironment, task_of
+from prmkit.environments.catalogue import named
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import Continued, from_turns
 from prmkit.errors import InvalidRecord, InvalidSetting
@@ -96,11 +96,11 @@ def in_environment(job: Job, source: Source) -> Run:
         if not record.trajectory.steps:
             continue
         task_of(problem)
-        if problem.meta.get("environment") != job.agents.env:
+        if problem.meta.get("environment") != named(job.agents.env):
             raise InvalidRecord(
                 f"problem {problem.id!r} is of the environment "
-                f"{problem.meta.get('environment')!r}, not of {job.agents.env!r}, as its meta has "
-                "it"
+                f"{problem.meta.get('environment')!r}, not of {named(job.agents.env)!r}, as its "
+                "meta has it"
             )
     policy, about = open_policy(job.speaker)
     return partial(_in_environment, job, make, policy, about)
@@ -264,20 +264,8 @@ def _counted(records: Sequence[Record], agents: AgentSettings) -> Iterator[Recor
 
 
 def situations(trajectory: Trajectory) -> list[str]:
-    """What names situation and action of each turn: equal where the same was done after the same.
-
-    A situation is the problem, the actions so far, and what they were answered. Thoughts do not
-    count: the environment does not read them.
-    """
-    found: list[str] = []
-    so_far = hashlib.sha256(trajectory.problem.text.encode())
-    for step in trajectory.steps:
-        # With their lengths, so that no two different stories read alike.
-        for text, is_action in ((action_of(step.text), True), (step.observation or "", False)):
-            so_far.update(f"{len(text)}:{text}".encode())
-            if is_action:
-                found.append(so_far.hexdigest())
-    return found
+    """What names situation and action of each turn, see `prmkit.environments.actions.Turn`."""
+    return [turn.done for turn in turns_of(trajectory)]
 
 
 def _temporal(

@@ -18,12 +18,13 @@ def rehearse(
     settings: TrainSettings,
     parts: Parts,
     held_out: HeldOut | None = None,
+    learner: Sequence[Record] = (),
     *,
     as_json: bool,
 ) -> int:
     """Tell what would be trained; the exit code."""
     world, first = processes()
-    told = rehearsal(records, settings, parts, held_out, world=world)
+    told = rehearsal(records, settings, parts, held_out, learner, world=world)
     if not first:
         return DONE
     if as_json:

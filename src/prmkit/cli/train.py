@@ -7,12 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from prmkit.cli.console import DONE, INCOMPLETE, bars, figures, out, print_json, say
+from prmkit.cli.held_out import judged_by_outcomes
 from prmkit.cli.names import model_folder
 from prmkit.errors import FormatError, InvalidRecord, NothingToMeasure, UnknownName
 from prmkit.formats.files import numbered_records
@@ -20,9 +22,11 @@ from prmkit.formats.labels import LabelPolicy
 from prmkit.records import Record, StepScores, Unscored
 from prmkit.training.adapters import AdapterSettings
 from prmkit.training.batches import BatchSettings
+from prmkit.training.episodes import PromiseSettings
 from prmkit.training.implicit import ImplicitSettings
 from prmkit.training.kinds import KINDS
 from prmkit.training.kinds import KindName as KindName
+from prmkit.training.looks import Judge
 from prmkit.training.losses import LossName as LossName
 from prmkit.training.settings import EXTRA, MachineSettings, WatchSettings
 from prmkit.training.targets import Weighting as Weighting
@@ -57,7 +61,10 @@ class TaskSettings:
     Attributes:
         from_: format of the data; by default what its first rows say.
         eval: labelled solutions that are not trained on, by which the model is judged: first-error
-            F1, and AUC within problems.
+            F1, and AUC within problems; with temporal targets episodes with outcomes: Brier score,
+            temporal loss, and AUC within problems.
+        learner: of the loss inverse: episodes of a learner, from which those that are trained on,
+            demonstrations, are told; give it once per file, for all iterations so far.
         config: a TOML, JSON or YAML file of options by name; what is given here wins.
         dry_run: tell what would be trained, and load no weights.
         push: an id on the Hugging Face hub, ORG/NAME, where the finished model goes; the hub's
@@ -67,6 +74,7 @@ class TaskSettings:
 
     from_: str | None = None
     eval: Path | None = None
+    learner: Annotated[tuple[Path, ...], Parameter(name="--learner")] = ()
     config: Path | None = None
     dry_run: bool = False
     push: str | None = None
@@ -84,6 +92,7 @@ def train(
     machine: Annotated[MachineSettings | None, Parameter(name="*")] = None,
     watch: Annotated[WatchSettings | None, Parameter(name="*")] = None,
     implicit: Annotated[ImplicitSettings | None, Parameter(name="*")] = None,
+    promises: Annotated[PromiseSettings | None, Parameter(name="*")] = None,
     policy: Annotated[LabelPolicy | None, Parameter(name="*")] = None,
 ) -> int:
     """Train a model that scores steps, on labelled ones.
@@ -95,7 +104,7 @@ def train(
         data: labelled solutions, in any format that prm convert reads.
     """
     task, policy = task or TaskSettings(), policy or LabelPolicy()
-    parts = Parts.of(batches, machine, adapters, watch, implicit)
+    parts = Parts.of(batches, machine, adapters, watch, implicit, promises)
     parts.watch.curves()
     if task.push is not None:
         from prmkit.cli.push import check_hub
@@ -105,18 +114,22 @@ def train(
     if (reference := parts.implicit.reference) is not None:
         found = replace(parts.implicit, reference=str(model_folder(reference)))
         parts = parts._replace(implicit=found)
-    records = _records(data, task.from_, policy, settings)
+    records = _records(data, task.from_, policy, settings, parts.promises)
+    learner = [record for file in task.learner for _, record in numbered_records(file)]
     held_out = None
     if task.eval is not None:
-        held_out = HeldOut(_held_out(task.eval, policy, records), judged)
-        _check_figure(held_out.records, parts.watch.best_by)
+        held_out = HeldOut(*_held_out(task.eval, policy, records, parts.promises))
+        if parts.promises.temporal and parts.watch.best_by == WatchSettings.best_by:
+            parts = parts._replace(watch=replace(parts.watch, best_by="brier"))
+        _check_figure(held_out, parts.watch.best_by)
     parts.watch.check(held_out is not None)
     if task.dry_run:
         from prmkit.cli.rehearsal import rehearse
 
-        return rehearse(records, settings, parts, held_out, as_json=task.json)
-    sources = [_source(data, policy), *([_source(task.eval, None)] if task.eval else [])]
-    result = _train(records, settings, parts, held_out, sources, quiet=task.json)
+        return rehearse(records, settings, parts, held_out, learner, as_json=task.json)
+    sources = [_source(data, policy), *(_source(file, policy) for file in task.learner)]
+    sources += [_source(task.eval, None)] if task.eval else []
+    result = _train(records, settings, parts, held_out, learner, sources, quiet=task.json)
     if processes()[1]:
         _tell(result, task, KINDS[settings.kind].unit)
     return INCOMPLETE if result.dropped else DONE
@@ -127,6 +140,7 @@ def _train(
     settings: TrainSettings,
     parts: Parts,
     held_out: HeldOut | None,
+    learner: Sequence[Record],
     sources: Sequence[str],
     *,
     quiet: bool,
@@ -148,6 +162,7 @@ def _train(
             records,
             settings,
             **parts._asdict(),
+            learner=learner,
             held_out=held_out,
             sources=sources,
             on_progress=told,
@@ -155,15 +170,22 @@ def _train(
 
 
 def _records(
-    data: Path, form: str | None, policy: LabelPolicy, settings: TrainSettings
+    data: Path,
+    form: str | None,
+    policy: LabelPolicy,
+    settings: TrainSettings,
+    promises: PromiseSettings,
 ) -> list[Record]:
     """The records of a file with their labels by the policy; the first bad one is an error."""
     records = []
+    # Of critiques and of whole episodes, labels teach nothing.
+    by_labels = not (settings.kind == "generative" or promises.temporal)
+    by_labels &= settings.loss != "inverse"
     for line, record in numbered_records(data, form):
         labels = record.labels
         found = record if labels is None else record.replace(labels=policy.apply(labels))
         try:
-            if settings.kind != "generative":
+            if by_labels:
                 taught_by(found, KINDS[settings.kind].what)
         except InvalidRecord as error:
             raise FormatError(str(error), data, line) from None
@@ -173,19 +195,26 @@ def _records(
     return records
 
 
-def _held_out(file: Path, policy: LabelPolicy, records: Sequence[Record]) -> list[Record]:
-    """Labelled solutions of which none is trained on."""
+def _held_out(
+    file: Path, policy: LabelPolicy, records: Sequence[Record], promises: PromiseSettings
+) -> tuple[list[Record], Judge]:
+    """Solutions of which none is trained on, and what judges by them: labels, or outcomes."""
     trained = {_content(record) for record in records}
     found = []
     for line, record in numbered_records(file):
-        if record.labels is None:
+        labels = record.labels
+        if promises.temporal and record.trajectory.correct is None:
+            raise FormatError("this episode has no outcome to be judged by", file, line)
+        if not promises.temporal and labels is None:
             raise FormatError("this solution has no labels to be judged by", file, line)
         if _content(record) in trained:
             raise FormatError("this solution is also trained on; hold it out", file, line)
-        found.append(record.replace(labels=policy.apply(record.labels)))
+        found.append(record if labels is None else record.replace(labels=policy.apply(labels)))
     if not found:
         raise NothingToMeasure(f"{file} holds no solution")
-    return found
+    if promises.temporal:
+        return found, partial(judged_by_outcomes, settings=promises)
+    return found, judged
 
 
 def _content(record: Record) -> tuple[str, ...]:
@@ -230,7 +259,7 @@ def judged(records: Sequence[Record], scored: Sequence[StepScores | Unscored]) -
     return told | {"unscored": float(score.n_unscored)}
 
 
-def _check_figure(records: Sequence[Record], name: str) -> None:
+def _check_figure(held_out: HeldOut, name: str) -> None:
     """Refuse to choose by a figure that cannot be told of these solutions, whatever their scores.
 
     Raises:
@@ -238,9 +267,9 @@ def _check_figure(records: Sequence[Record], name: str) -> None:
     """
     even = [
         StepScores(values=(0.5,) * len(r.trajectory.steps), semantics="correctness", model="even")
-        for r in records
+        for r in held_out.records
     ]
-    if name not in (known := judged(records, even)):
+    if name not in (known := held_out.judge(held_out.records, even)):
         raise UnknownName("figure of these held-out solutions", name, known)
 
 

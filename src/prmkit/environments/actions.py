@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from prmkit.records import Trajectory
 
 Extract = Callable[[str], str]
 """From the text of a step to the action in it; a text without one gives an empty action."""
@@ -70,6 +73,38 @@ def parts_of(text: str) -> Said:
     if not action.startswith(("{", "[", "```", "<tool_call>")):
         action = rest.split("\n", 1)[0].strip()
     return Said(thought, action, (rest[len(action) :] + text[end:]).strip())
+
+
+class Turn(NamedTuple):
+    """What names a turn among those of all episodes: equal where the same was done after the same.
+
+    A situation is the problem, the actions so far, and what they were answered. Thoughts do not
+    count: the environment does not read them.
+
+    Attributes:
+        before: names the situation.
+        done: names the situation with the action.
+    """
+
+    before: str
+    done: str
+
+
+def turns_of(trajectory: Trajectory) -> list[Turn]:
+    """The names of an episode's turns."""
+    found: list[Turn] = []
+    so_far = hashlib.sha256(trajectory.problem.text.encode())
+
+    def told(text: str) -> None:
+        # With their lengths, so that no two different stories read alike.
+        so_far.update(f"{len(text)}:{text}".encode())
+
+    for step in trajectory.steps:
+        before = so_far.hexdigest()
+        told(action_of(step.text))
+        found.append(Turn(before, so_far.hexdigest()))
+        told(step.observation or "")
+    return found
 
 
 class Call(NamedTuple):

@@ -16,7 +16,7 @@ from prmkit.environments.base import (
     problem_of,
     task_name,
 )
-from prmkit.errors import EnvironmentFailed, MissingDependency
+from prmkit.errors import EnvironmentFailed, InvalidSetting, MissingDependency
 
 try:
     import gymnasium
@@ -44,6 +44,46 @@ class Spoken(NamedTuple):
     act: Callable[[str], Any]
     succeeded: Callable[[float, bool, Mapping[str, Any]], bool | None]
     actions: tuple[str, ...] | None = None
+
+
+def numbered(name: str) -> tuple[Callable[[str], gymnasium.Env[Any, Any]], Spoken]:
+    """What makes an environment of Gymnasium whose actions are numbers, and words for it.
+
+    An action is its number, and an observation is what stands there. A task is solved if the
+    rewards reach what Gymnasium's registry asks for, and are positive where it asks for nothing.
+
+    Args:
+        name: of the registry, such as ``FrozenLake-v1``.
+
+    Raises:
+        InvalidSetting: if there is none of that name, or its actions are not a few numbers.
+    """
+
+    def make(kind: str) -> gymnasium.Env[Any, Any]:
+        return gymnasium.make(kind, disable_env_checker=True)
+
+    try:
+        env = make(name)
+    except gymnasium.error.Error as error:
+        raise InvalidSetting(f"Gymnasium makes no environment {name!r}: {error}") from error
+    actions, wanted = env.action_space, env.spec.reward_threshold if env.spec else None
+    env.close()
+    if not isinstance(actions, gymnasium.spaces.Discrete):
+        raise InvalidSetting(
+            f"the actions of {name} are {actions}; by name, Gymnasium's environments whose actions "
+            "are numbered are played. Others need words: prmkit.environments.gym, from Python"
+        )
+    first, known = int(actions.start), tuple(str(actions.start + i) for i in range(int(actions.n)))
+    spoken = Spoken(
+        describe=lambda seen, info: (
+            f"You act in {name}. Answer with the number of an action: {', '.join(known)}."
+        ),
+        observe=lambda seen, info: f"You observe {seen}.",
+        act=lambda text: first + known.index(text.strip()) if text.strip() in known else None,
+        succeeded=lambda total, terminated, info: total > 0 if wanted is None else total >= wanted,
+        actions=known,
+    )
+    return make, spoken
 
 
 class _Episode(NamedTuple):

@@ -29,6 +29,7 @@ from prmkit.environments.base import (
     problem_of,
     task_name,
 )
+from prmkit.environments.objects import words_of
 from prmkit.errors import BackendError, EnvironmentFailed, MissingDependency
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,34 @@ class Words(NamedTuple):
     observe: Callable[[Mapping[str, Any]], str]
     succeeded: Callable[[float | None, Mapping[str, Any]], bool | None]
     description: str
+
+
+def plain_words(field: str = "") -> Words:
+    """Words for an environment that is known by its address alone.
+
+    An observation is told by `words_of`; a task is solved if the last reward is 1 or more, and
+    where there is none that is not known.
+
+    Args:
+        field: of an action, that takes what is said; without one an action is said as JSON.
+    """
+
+    def act(text: str) -> Mapping[str, Any] | None:
+        if field:
+            return {field: text.encode(errors="replace").decode()} if text.strip() else None
+        try:
+            said = json.loads(text)
+        except ValueError:
+            return None
+        return said if isinstance(said, dict) else None
+
+    how = "one action at a time" if field else "one action at a time, as a JSON object"
+    return Words(
+        act=act,
+        observe=words_of,
+        succeeded=lambda reward, seen: None if reward is None else reward >= 1,
+        description=f"Answer with {how}.",
+    )
 
 
 class _Session(Protocol):

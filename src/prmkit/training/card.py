@@ -71,6 +71,7 @@ def card(
         f"- {n_solutions} solutions of {n_problems} problems; "
         f"{sum(len(e.targets) for e in examples)} {unit}",
         *([f"- left out: {_listed(dropped)}"] if dropped else []),
+        *(f"- {_plain(line)}" for line in prepared.told),
         f"\n| label | {unit.removeprefix('labelled ')} |\n|---|---:|",
         *(f"| {label} | {n} |" for label, n in counts_by_label(prepared).items()),
         "",
@@ -112,7 +113,7 @@ def _figures(figures: Mapping[str, float], step: int) -> list[str]:
 
 def _told(settings: TrainSettings, parts: Parts) -> dict[str, Any]:
     told = asdict(settings) | {"base": Path(settings.base).name}
-    for part in (parts.batches, parts.adapters, parts.watch):
+    for part in (parts.batches, parts.adapters, parts.watch, parts.promises):
         told |= asdict(part)
     # Where it ran is nobody's concern.
     return {k: v for k, v in told.items() if k not in ("out", "report_to")}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prmkit.checkpoints import start_causal_lm, start_token_classifier
 from prmkit.training import losses
+from prmkit.training.episodes import PromiseSettings
 from prmkit.training.log_probs import logits_of
 from prmkit.training.losses import LossName, pairs_of
 from prmkit.training.objective import NothingMore
@@ -29,6 +30,7 @@ class HeadObjective(NothingMore):
         tokens: ids of the rows of the output matrix that are read, of heads of tokens.
         n_outputs: K, numbers that the head gives.
         margin: of the ranking loss.
+        promises: how promises of agents' turns are learnt.
     """
 
     loss: LossName
@@ -36,11 +38,12 @@ class HeadObjective(NothingMore):
     tokens: tuple[int, ...]
     n_outputs: int
     margin: float = 4.0
+    promises: PromiseSettings = field(default_factory=PromiseSettings)
 
     @property
     def together(self) -> bool:
-        """See `Objective`: pairs are of alternatives of one problem."""
-        return self.loss == "pairwise"
+        """See `Objective`: pairs are of alternatives of one problem, as are next turns."""
+        return self.loss in ("pairwise", "inverse")
 
     @property
     def n_classes(self) -> int | None:
@@ -75,6 +78,8 @@ class HeadObjective(NothingMore):
         """See `Objective`."""
         numbers = self.numbers(model, rows)
         there = numbers.device
+        if self.loss == "inverse":
+            return self._of_changes(numbers[:, 0], part)
         return self.of_numbers(
             numbers,
             part.targets.to(there),
@@ -103,6 +108,10 @@ class HeadObjective(NothingMore):
             better, worse = pairs_of(targets, prefix)
             return losses.pairwise(numbers[better, 0], numbers[worse, 0])
         if self.n_outputs == 1:
+            if self.promises.temporal:
+                own = torch.sigmoid(numbers[:, 0])
+                how = self.promises
+                targets = losses.temporal_targets(own, targets, owner, how.gamma, how.lam)
             if self.loss == "progress":
                 before = torch.arange(len(owner), device=owner.device) - 1
                 same = owner == owner.roll(1)
@@ -125,6 +134,29 @@ class HeadObjective(NothingMore):
         return losses.cross_entropy(
             numbers, shares if self.right == 1 else shares.flip(-1), weights
         )
+
+    def _of_changes(self, values: Tensor, part: Part) -> Tensor:
+        """The loss of [L] values by what each turn changed, see `losses.inverse_reward`."""
+        there = values.device
+        owner, turn = part.owner.to(there), part.turn.to(there)
+        # The mean value at each turn of each episode; 0 behind the last one.
+        width = int(turn.max()) + 2
+        shared = part.share.to(values) * values
+        means = values.new_zeros(len(part.problem) * width).index_add(
+            0, owner * width + turn, shared
+        )
+        following = means[owner * width + turn + 1]
+        return losses.inverse_reward(
+            values, following, part.targets.to(there), part.weights.to(there), self.promises.gamma
+        )
+
+    def note(self, base: str) -> dict[str, Any]:
+        """See `Objective`: what targets were made of, where that is not labels."""
+        del base
+        how = self.promises
+        if how.temporal:
+            return {"targets": how.targets, "gamma": how.gamma, "lam": how.lam}
+        return {"gamma": how.gamma} if self.loss == "inverse" else {}
 
 
 def _n_pairs(examples: Sequence[Example]) -> float:

@@ -8,7 +8,7 @@ two meet in an objective: of heads, the class that means "right" is found by ask
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from prmkit.chat import Tokenizer, single_token
@@ -18,6 +18,7 @@ from prmkit.scorers.families import DISCRIMINATIVE, GENERATIVE, IMPLICIT
 from prmkit.scorers.families.base import Discriminative, Generative, Implicit
 from prmkit.scorers.families.heads import Linear, TokenRows
 from prmkit.training.critiques import WritingObjective, make_critiques
+from prmkit.training.episodes import PromiseSettings
 from prmkit.training.heads import HeadObjective
 from prmkit.training.implicit import ImplicitObjective, ImplicitSettings, check_reference
 from prmkit.training.losses import LossName
@@ -79,7 +80,7 @@ KINDS: dict[KindName, Kind] = {
     "value": Kind(
         about="one number at step ends, whose sigmoid is the chance to be right",
         family="step_value",
-        losses=("cross_entropy", "squared_error", "progress"),
+        losses=("cross_entropy", "squared_error", "progress", "inverse"),
         families=DISCRIMINATIVE,
     ),
     "tokens": Kind(
@@ -141,19 +142,22 @@ KINDS: dict[KindName, Kind] = {
     ),
 }
 
-_UNWEIGHTED = ("ranking", "pairwise", "preference")
-"""Losses of the order of items, which have no weights."""
+_UNWEIGHTED = ("ranking", "pairwise", "preference", "inverse")
+"""Losses without labels that weights could be of: of the order of items, or of whole episodes."""
+
+_READ_AS: dict[LossName, str] = {"inverse": "step_rank"}
+"""By what family a model is read where its loss says so: the order of its numbers alone counts."""
 
 
-def family_of(kind: KindName, name: str | None = None) -> Family:
-    """The family that a kind is trained to be read by, by default its own.
+def family_of(kind: KindName, name: str | None = None, loss: LossName | None = None) -> Family:
+    """The family that a kind is trained to be read by, by default its own or its loss' own.
 
     Raises:
         InvalidSetting: if there is one of that name, and it is read in another way.
         UnknownName: if there is none.
     """
     known = KINDS[kind]
-    name = name or known.family
+    name = name or (loss and _READ_AS.get(loss)) or known.family
     if name in known.families:
         found: Family = known.families[name]
         return found
@@ -173,6 +177,7 @@ def objective(
     loss: LossName | None = None,
     *,
     implicit: ImplicitSettings | None = None,
+    promises: PromiseSettings | None = None,
     weighting: Weighting = "none",
 ) -> Objective:
     """How a family is trained.
@@ -183,6 +188,7 @@ def objective(
         tokenizer: the model's, with the tokens that the head reads.
         loss: by default the kind's own.
         implicit: of the kind implicit.
+        promises: of the kind value.
         weighting: whether labels count by their certainty.
 
     Raises:
@@ -195,10 +201,13 @@ def objective(
         raise InvalidSetting(
             f"the kind {kind} is not trained by {loss}; it takes {', '.join(known.losses)}"
         )
-    if weighting != "none" and (loss in _UNWEIGHTED or kind == "generative"):
+    promises = promises or PromiseSettings()
+    promises.check(kind, loss)
+    unlabelled = promises.temporal or loss in _UNWEIGHTED or kind == "generative"
+    if weighting != "none" and unlabelled:
         raise InvalidSetting(
-            f"weighting {weighting} means nothing to the kind {kind} with the loss {loss}; leave "
-            "it out"
+            f"weighting {weighting} means nothing to the kind {kind} with the loss {loss}"
+            f"{' and temporal targets' if promises.temporal else ''}; leave it out"
         )
     if implicit not in (None, ImplicitSettings()) and kind != "implicit":
         raise InvalidSetting(
@@ -215,7 +224,7 @@ def objective(
         return ImplicitObjective(loss, implicit)
     if isinstance(family, Generative):
         return WritingObjective(loss)
-    return _of_head(kind, family, tokenizer, loss)
+    return replace(_of_head(kind, family, tokenizer, loss), promises=promises)
 
 
 def _of_head(

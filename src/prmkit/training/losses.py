@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LossName = Literal[
-    "cross_entropy", "squared_error", "ranking", "pairwise", "preference", "progress"
+    "cross_entropy", "squared_error", "ranking", "pairwise", "preference", "progress", "inverse"
 ]
 
 
@@ -172,6 +172,48 @@ def promise_progress(
     gained = values - values[follows] - (targets - targets[follows])
     there = (follows >= 0).to(weights.dtype)
     return promise.sum() + beta * (0.5 * weights * there * gained**2).sum()
+
+
+def temporal_targets(
+    promises: Tensor, outcomes: Tensor, owner: Tensor, gamma: float = 1.0, lam: float = 0.95
+) -> Tensor:
+    """Promise targets of whole episodes from what a model says of their turns.
+
+        Q̂_T = r,     Q̂_t = γ M_t + γλ (Q̂_{t+1} - M_t)  for t < T
+
+    the sum of temporal differences with GAE, from the end: nothing comes after the last turn. It
+    is the tensor form of `prmkit.labelling.promise_progress.temporal_targets`, which says in what
+    it differs from the paper. No gradient goes through it.
+
+    Args:
+        promises: [N] M, the turns of each episode in order, one episode after the other.
+        outcomes: [N] r of the episode of each turn.
+        owner: [N] of which episode each turn is; neighbours of one number are one episode.
+        gamma: γ, a turn.
+        lam: λ.
+
+    Returns:
+        [N] Q̂.
+
+    Reference: Xi et al. 2025, AgentPRM, arXiv:2511.08325, eq. 12-14, with the last bootstrap zero.
+    """
+    import torch
+
+    promises = _wide(promises.detach())
+    outcomes = outcomes.to(promises)
+    if not len(promises):
+        return outcomes
+    _, lengths = torch.unique_consecutive(owner, return_counts=True)
+    # [E, T], the last turns in the last column, so that one loop goes back through all episodes.
+    most = int(lengths.max())
+    there = torch.arange(most, device=owner.device) >= most - lengths[:, None]
+    grid = torch.zeros(there.shape, dtype=promises.dtype, device=promises.device)
+    grid[there] = promises
+    ends = torch.cumsum(lengths, 0) - 1
+    columns = [outcomes[ends]]
+    for t in range(most - 2, -1, -1):
+        columns.append(gamma * (grid[:, t] + lam * (columns[-1] - grid[:, t])))
+    return torch.stack(columns[::-1], dim=1)[there]
 
 
 def inverse_reward(

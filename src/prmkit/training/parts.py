@@ -28,6 +28,8 @@ class Part:
         following: [L] the token behind each place in its sequence; -1 where that ends.
         problem: [N] the problem of each solution, numbered from 0.
         reference: [N] what the reference says of each solution.
+        turn: [L] which turn of its episode each place is; empty where no episodes teach.
+        share: [L] what it counts for in the mean of that turn.
     """
 
     forest: Forest
@@ -39,6 +41,8 @@ class Part:
     following: Tensor
     problem: Tensor
     reference: Tensor
+    turn: Tensor
+    share: Tensor
 
 
 def make_part(examples: Sequence[Example], share: bool) -> Part:
@@ -49,8 +53,9 @@ def make_part(examples: Sequence[Example], share: bool) -> Part:
         nothing = torch.zeros(0)
         empty = torch.zeros(0, dtype=torch.long)
         return Part(
-            plant([[0]], [[]]), empty, nothing, nothing, empty, empty, empty, empty, nothing
-        )
+            plant([[0]], [[]]), empty, nothing, nothing, empty, empty, empty, empty, nothing,
+            empty, nothing,
+        )  # fmt: skip
     forest = plant([e.ids for e in examples], [e.positions for e in examples], share=share)
     solutions: dict[int, int] = {}
     problems: dict[str, int] = {}
@@ -77,4 +82,6 @@ def make_part(examples: Sequence[Example], share: bool) -> Part:
         torch.tensor(following),
         torch.tensor(problem),
         torch.tensor(reference, dtype=torch.float64),
+        torch.tensor([k for e in examples for k in e.turns], dtype=torch.long),
+        torch.tensor([s for e in examples for s in e.shares]),
     )

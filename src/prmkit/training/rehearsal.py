@@ -92,6 +92,7 @@ def rehearsal(
     settings: TrainSettings,
     parts: Parts,
     held_out: HeldOut | None = None,
+    learner: Sequence[Record] = (),
     *,
     world: int = 1,
 ) -> Rehearsal:
@@ -102,6 +103,7 @@ def rehearsal(
         settings: see `TrainSettings`.
         parts: the other settings.
         held_out: what the model is judged by.
+        learner: episodes, of the loss inverse.
         world: processes.
 
     Raises:
@@ -109,7 +111,7 @@ def rehearsal(
     """
     parts.machine.check(world)
     parts.watch.check(held_out is not None)
-    prepared = prepare(records, settings, parts.implicit)
+    prepared = prepare(records, settings, parts.implicit, parts.promises, learner)
     looks_of(held_out, prepared, parts.batches)
     n_steps = n_steps_of(prepared, settings, parts.batches)
     plans = plans_of(prepared, settings, parts.batches, n_steps, world)

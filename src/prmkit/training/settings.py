@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 EXTRA = "curves"
 """The extra of prmkit that brings trackio."""
 
-LOWER_IS_BETTER = ("calibration_error", "brier", "unscored")
+LOWER_IS_BETTER = ("calibration_error", "brier", "temporal_loss", "unscored")
 """Figures of which the lowest is the best."""
 
 Curves = Literal["auto", "none", "trackio", "wandb", "tensorboard"]
@@ -68,7 +68,8 @@ class WatchSettings:
         patience: end after so many evaluations in a row without a better figure; the model is the
             one of the best evaluation in any case.
         best_by: the figure that says which is the best: the highest one, but of errors
-            (calibration_error, brier, unscored) the lowest.
+            (calibration_error, brier, temporal_loss, unscored) the lowest. Of temporal targets it
+            is brier, if nothing else is said.
         report_to: where live curves go; auto is trackio where it is installed (the extra curves).
             metrics.jsonl is written in any case.
     """

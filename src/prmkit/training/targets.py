@@ -38,6 +38,9 @@ class Example(NamedTuple):
         solution: which record it is of; rows of one solution have the same number.
         problem: what records of one problem have in common.
         reference: the log-probability of the response under a reference, where there is one.
+        turns: [L] which turn of its episode is read at each place, where whole episodes teach.
+        shares: [L] what each counts for in the mean of its turn; see `make_transitions` of
+            `prmkit.training.episodes`.
     """
 
     ids: list[int]
@@ -48,6 +51,8 @@ class Example(NamedTuple):
     solution: int = 0
     problem: str = ""
     reference: float = 0.0
+    turns: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def make_examples(
     """
     examples: list[Example] = []
     counts = dict.fromkeys(("unlabelled", "too_long", "cut", "cut_labels"), 0)
-    reader = _Reader(tokenizer)
+    reader = Reader(tokenizer)
     for number, record in enumerate(records):
         wanted = taught_by(record, what, weighting)
         if not wanted:
@@ -252,7 +257,7 @@ def make_responses(
     return examples, Dropped(**counts)
 
 
-class _Reader:
+class Reader:
     """A tokenizer that remembers what it was given: alternatives have all earlier steps in common.
 
     Args:

@@ -45,6 +45,7 @@ from prmkit.training.checkpoints import (
     newest,
     tidy,
 )
+from prmkit.training.episodes import PromiseSettings, make_episodes, make_transitions
 from prmkit.training.implicit import ImplicitSettings
 from prmkit.training.kinds import Family, KindName, examples_of, family_of, objective
 from prmkit.training.looks import Judge, Looks
@@ -69,8 +70,9 @@ class TrainSettings:
             reference, from outcomes) or generative (critiques that agree with labels).
         family: how the model will read steps; by default the kind's own.
         loss: by default the kind's own; step, value, tokens and outcome also take squared_error,
-            value progress (agents' promise, and what each step gained),
-            outcome_tokens cross_entropy, implicit preference (DPO).
+            value progress (agents' promise, and what each step gained) and inverse (what a turn
+            changed tells demonstrations from a learner's episodes), outcome_tokens cross_entropy,
+            implicit preference (DPO).
         weighting: certainty weighs each label by how sure its maker was.
         epochs: passes over the data.
         learning_rate: peak of the cosine schedule.
@@ -140,6 +142,7 @@ class Prepared(NamedTuple):
         dropped: what is left out.
         tokenizer: of the base.
         limit: tokens of a sequence at most.
+        told: what else is worth knowing of the examples, in words.
     """
 
     family: Family
@@ -148,12 +151,15 @@ class Prepared(NamedTuple):
     dropped: Dropped
     tokenizer: Any
     limit: int | None
+    told: tuple[str, ...] = ()
 
 
 def prepare(
     records: Sequence[Record],
     settings: TrainSettings,
     implicit: ImplicitSettings | None = None,
+    promises: PromiseSettings | None = None,
+    learner: Sequence[Record] = (),
 ) -> Prepared:
     """Render what will be trained on; no weights are loaded.
 
@@ -161,6 +167,8 @@ def prepare(
         records: see `train`.
         settings: see `TrainSettings`.
         implicit: of the kind implicit.
+        promises: of the kind value.
+        learner: episodes, of the loss inverse.
 
     Raises:
         CheckpointError: if the base has no tokenizer, or it lacks a token that is needed.
@@ -171,7 +179,7 @@ def prepare(
     """
     kind, weighting = settings.kind, settings.weighting
     base = find_checkpoint(settings.base)
-    family = family_of(kind, settings.family)
+    family = family_of(kind, settings.family, settings.loss)
     tokenizer = load_tokenizer(base)
     limit: int | None = getattr(load_config(base), "max_position_embeddings", None)
     if limit is not None and settings.max_tokens is not None and settings.max_tokens > limit:
@@ -179,22 +187,28 @@ def prepare(
             f"max_tokens is {settings.max_tokens}, and the model in {str(base)!r} reads {limit}"
         )
     limit = settings.max_tokens or limit
-    aim = objective(kind, family, tokenizer, settings.loss, implicit=implicit, weighting=weighting)
-    examples, dropped = examples_of(records, kind, family, tokenizer, limit, weighting)
-    if not examples:
-        why = [
-            f"{n} {what}"
-            for n, what in (
-                (dropped.unlabelled, "have no label"),
-                (dropped.too_long, f"do not fit into {limit} tokens"),
-                (dropped.disagree, "critiques disagree with the labels"),
-                (dropped.unreadable, "critiques have no verdict"),
-            )
-            if n
-        ]
-        raise NothingToMeasure(
-            f"none of {len(records)} records can be trained on: {', '.join(why) or 'there is none'}"
+    promises = promises or PromiseSettings()
+    aim = objective(
+        kind, family, tokenizer, settings.loss,
+        implicit=implicit, promises=promises, weighting=weighting,
+    )  # fmt: skip
+    if bool(learner) != (aim.loss == "inverse"):
+        raise InvalidSetting(
+            "the loss inverse tells demonstrations from episodes of a learner, and no other loss "
+            f"takes those (--learner); given are {len(learner)} with the loss {aim.loss}"
         )
+    told: tuple[str, ...] = ()
+    if promises.temporal or aim.loss == "inverse":
+        assert isinstance(family, Discriminative)
+        examples, dropped, told = (
+            make_episodes(records, family, tokenizer, limit, promises)
+            if promises.temporal
+            else make_transitions(records, learner, family, tokenizer, limit)
+        )
+    else:
+        examples, dropped = examples_of(records, kind, family, tokenizer, limit, weighting)
+    if not examples:
+        raise NothingToMeasure(_why_nothing(dropped, len(records), limit, promises))
     targets = {target for example in examples for target in example.targets}
     if kind != "generative" and (len(targets) == 1 or max(targets) <= 0):
         shown = ", ".join(f"{target:g}" for target in sorted(targets))
@@ -208,7 +222,22 @@ def prepare(
             "a better and a worse one of the same problem (of the same prefix, where steps are "
             "compared)"
         )
-    return Prepared(family, aim, examples, dropped, tokenizer, limit)
+    return Prepared(family, aim, examples, dropped, tokenizer, limit, told)
+
+
+def _why_nothing(dropped: Dropped, n: int, limit: int | None, promises: PromiseSettings) -> str:
+    missing = "have no known outcome" if promises.temporal else "have no label"
+    why = [
+        f"{count} {what}"
+        for count, what in (
+            (dropped.unlabelled, missing),
+            (dropped.too_long, f"do not fit into {limit} tokens"),
+            (dropped.disagree, "critiques disagree with the labels"),
+            (dropped.unreadable, "critiques have no verdict"),
+        )
+        if count
+    ]
+    return f"none of {n} records can be trained on: {', '.join(why) or 'there is none'}"
 
 
 class HeldOut(NamedTuple):
@@ -231,6 +260,7 @@ class Parts(NamedTuple):
     adapters: AdapterSettings = AdapterSettings()
     watch: WatchSettings = WatchSettings()
     implicit: ImplicitSettings = ImplicitSettings()
+    promises: PromiseSettings = PromiseSettings()
 
     @classmethod
     def of(
@@ -240,6 +270,7 @@ class Parts(NamedTuple):
         adapters: AdapterSettings | None = None,
         watch: WatchSettings | None = None,
         implicit: ImplicitSettings | None = None,
+        promises: PromiseSettings | None = None,
     ) -> Parts:
         """The settings that are given, and defaults for the others."""
         return cls(
@@ -248,6 +279,7 @@ class Parts(NamedTuple):
             adapters or AdapterSettings(),
             watch or WatchSettings(),
             implicit or ImplicitSettings(),
+            promises or PromiseSettings(),
         )
 
 
@@ -260,6 +292,8 @@ def train(
     adapters: AdapterSettings | None = None,
     watch: WatchSettings | None = None,
     implicit: ImplicitSettings | None = None,
+    promises: PromiseSettings | None = None,
+    learner: Sequence[Record] = (),
     held_out: HeldOut | None = None,
     sources: Sequence[str] = (),
     on_progress: runner.Told | None = None,
@@ -273,13 +307,16 @@ def train(
     Args:
         records: with labels of the kind; with outcomes (``trajectory.correct``, or the label of
             the last labelled step) or with critiques (`prmkit.training.critiques`) where those
-            are learnt.
+            are learnt; episodes with outcomes where targets are temporal, demonstrations where the
+            loss is inverse.
         settings: see `TrainSettings`.
         batches: see `BatchSettings`.
         machine: see `MachineSettings`.
         adapters: see `AdapterSettings`.
         watch: see `WatchSettings`.
         implicit: of the kind implicit; see `ImplicitSettings`.
+        promises: of the kind value; see `PromiseSettings`.
+        learner: of the loss inverse: episodes of learners so far.
         held_out: what the model is judged by on the way and at the end.
         sources: where the records are from, a line each, for the model's card.
         on_progress: told the optimiser steps done, their total, and what is logged.
@@ -290,12 +327,12 @@ def train(
             to other settings or data, or are damaged, or another process is at work there.
         PrmkitError: as `prepare`, or if the loss is no finite number.
     """
-    parts = Parts.of(batches, machine, adapters, watch, implicit)
+    parts = Parts.of(batches, machine, adapters, watch, implicit, promises)
     world, first = processes()
     parts.machine.check(world)
     parts.watch.check(held_out is not None)
     curves = parts.watch.curves()
-    prepared = prepare(records, settings, parts.implicit)
+    prepared = prepare(records, settings, parts.implicit, parts.promises, learner)
     if prepared.dropped and first:
         logger.warning("left out: %s", prepared.dropped)
     look = looks_of(held_out, prepared, parts.batches)
@@ -526,7 +563,7 @@ def _claim(
 ) -> Claim:
     """What the checkpoints of a run belong to."""
     told = {k: v for k, v in asdict(settings).items() if k not in _FREE}
-    told |= asdict(parts.implicit) | asdict(parts.adapters)
+    told |= asdict(parts.implicit) | asdict(parts.adapters) | asdict(parts.promises)
     told["precision"] = "bf16" if parts.machine.bf16 else "float32"
     if parts.implicit.reference is not None:
         told["reference"] = fingerprint(find_checkpoint(parts.implicit.reference))

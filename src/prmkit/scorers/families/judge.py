@@ -36,9 +36,10 @@ _BOXED = re.compile(r"\\boxed\{\s*(-?\d+)\s*\}")
 
 
 def messages(trajectory: Trajectory) -> tuple[Message, ...]:
-    """The task with the problem and the numbered paragraphs."""
+    """The task with the problem and the numbered paragraphs; with what an agent was answered."""
     paragraphs = "\n\n".join(
         f"<paragraph_{i}>\n{bare(step.text)}\n</paragraph_{i}>"
+        + (f"\nIt was answered:\n{bare(step.observation)}" if step.observation else "")
         for i, step in enumerate(trajectory.steps)
     )
     text = TASK.format(problem=trajectory.problem.text, solution=paragraphs)

@@ -46,6 +46,7 @@ from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
 
 if TYPE_CHECKING:
+    from prmkit.rl.episodes import Acting
     from prmkit.rl.loop import Loop, Plan, RLResult
     from prmkit.rl.practice import Practice
 
@@ -198,14 +199,7 @@ def rl(
     task, model, agent = task or RLTask(), model or RLModel(), agent or RLEnvironment()
     run = run or _Run()
     rewards = _rewarded(rewards or _Rewards(), run.algorithm)
-    task.check_with(agent)
-    acting = agent.practice() if agent.env is not None else None
-    practised: list[Any]
-    held_out: list[Any]
-    if acting is None:
-        practised, held_out = _problems(task)
-    else:
-        practised, held_out = [*acting.practised], [*acting.held_out]
+    acting, practised, held_out = _practised(task, agent)
     is_world = acting is None and run.policy.startswith("embedded/")
     if rewards.reward in SCORED and model.model is None and is_world:
         model = replace(model, model="embedded/prm")
@@ -256,6 +250,15 @@ def rl(
         write_rl(run.out / "report.html", run.out, title=_title(plan))
     _tell(result, json)
     return DONE
+
+
+def _practised(task: RLTask, agent: RLEnvironment) -> tuple[Acting | None, list[Any], list[Any]]:
+    """An environment, if there is one, what is practised on, and what is held out."""
+    task.check_with(agent)
+    if agent.env is None:
+        return None, *_problems(task)
+    acting = agent.practice()
+    return acting, [*acting.practised], [*acting.held_out]
 
 
 def _taught(

@@ -136,14 +136,15 @@ def discounts(ends: Tensor, mask: Tensor, gamma: float) -> Tensor:
         gamma: γ.
 
     Returns:
-        [B, T].
+        [B, T], in float64.
     """
     import torch
 
-    found = torch.ones(len(ends), mask.shape[1] + 1, device=mask.device)
+    shape = len(ends), mask.shape[1] + 1
+    found = torch.ones(shape, dtype=torch.float64, device=mask.device)
     last = _of_steps(ends, mask, "amax", -1)
-    # A step without tokens has the place behind all.
-    last = last.where(last >= 0, mask.shape[1])
+    # A step without tokens, and none at all, has the place behind all.
+    last = last.where((ends >= 0) & (last >= 0), mask.shape[1])
     return found.scatter(1, last, gamma)[:, :-1]
 
 

@@ -94,8 +94,10 @@ class Acting:
                 raise InvalidSetting(f"a task {what} comes twice; name each once")
         both = {*practised} & {*held_out}
         if both:
+            one = min(both)
             raise InvalidSetting(
-                f"{len(both)} tasks are held out and practised on too, such as {min(both)!r}"
+                f"{len(both)} tasks are held out and practised on too, such as "
+                f"'{one.name}/{one.seed}'"
             )
         self.practised, self.held_out = practised, held_out
         self._make, self._settings, self._extract = make, settings, extract

@@ -454,14 +454,20 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_an_agent_learns_which_of_two_words_opens_doors(tmp_path, algorithm):
-    result = run(
-        tmp_path, WEIGHTS / "policy", doors(),
-        run={"algorithm": algorithm, "steps": 14, "save_every": 100},
-        rollouts={"problems": 6, "samples": 8, "max_new_tokens": 2},
-        update={"learning_rate": 5e-4},
+    # Of the two the shipped policy prefers the other one.
+    result = train_agent(
+        doors(), TASKS,
+        agent_plan(
+            tmp_path, WEIGHTS / "policy",
+            run={"algorithm": algorithm, "steps": 12, "save_every": 100},
+            rollouts={"problems": 6, "samples": 8, "max_new_tokens": 2},
+            update={"learning_rate": 2e-4},
+        ),
+        extract=lambda text: "z" if early(text) else "a",
     )  # fmt: skip
     right = [row["accuracy"] for row in result.rows if row["step"]]
-    assert sum(right[-3:]) / 3 > sum(right[:3]) / 3 + 0.15
+    assert sum(right[:3]) / 3 < 0.6
+    assert sum(right[-3:]) / 3 > 0.9
 
 
 # What is refused.

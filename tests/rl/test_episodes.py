@@ -33,12 +33,12 @@ from prmkit.policies.base import SamplingSettings
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.sampling import Outcome
 from prmkit.records import StepScores, Unscored
-from prmkit.rl import RewardSettings, UpdateSettings, episodes, saving, train_policy
+from prmkit.rl import RewardSettings, UpdateSettings, parts, saving, train_policy
 from prmkit.rl.batch import batch_of
 from prmkit.rl.episodes import Acting, train_agent
 from prmkit.rl.learner import Learner, Speaker, sequences
 from prmkit.rl.rollouts import Rollout
-from prmkit.rl.updates import PolicyUpdate
+from prmkit.rl.updates import PairUpdate, PolicyUpdate
 
 SAMPLING = SamplingSettings(max_new_tokens=9)
 SHORT = EpisodeSettings(max_steps=4)
@@ -182,9 +182,6 @@ def test_a_share_of_the_tasks_plays_what_the_whole_would():
 
 
 def test_success_is_the_outcome_and_too_many_turns_are_a_failure():
-    def script(prefix, seed):
-        return says("z" if len(prefix) % 2 else "a")
-
     found = played(Letters(lambda p, s: says("a")), doors(n=9))
     assert found[0].trajectory.correct is False
     assert found[0].trajectory.finish == "length"
@@ -396,8 +393,13 @@ def test_failures_are_on_record_and_the_run_goes_on(tmp_path, tiny_lm, caplog):
         if row["not_played"] < 6:
             assert row["known"] == 1
             assert row["steps"] == 2
-    assert "episodes of step 1 could not be played" in caplog.text or rows[0]["not_played"] == 0
-    assert "the hinge broke" in caplog.text
+    broke = [row["step"] for row in rows if row["not_played"]]
+    told = [record.getMessage() for record in caplog.records]
+    assert [
+        f"episodes of step {step} could not be played" in text
+        for step, text in zip(broke, told, strict=True)
+    ] == [True] * len(broke)
+    assert all("the hinge broke" in text for text in told)
 
 
 def test_a_run_whose_episodes_all_fail_stops_and_says_why(tmp_path, tiny_lm):
@@ -409,8 +411,7 @@ def test_a_run_whose_episodes_all_fail_stops_and_says_why(tmp_path, tiny_lm):
         run(tmp_path / "b", tiny_lm, broken(50), held_out=[Task(50, "two")])
 
 
-def test_an_evaluation_leaves_out_what_could_not_be_played(tmp_path, tiny_lm, monkeypatch):
-    monkeypatch.setattr(episodes, "action_of", whole_text)
+def test_an_evaluation_leaves_out_what_could_not_be_played(tmp_path, tiny_lm):
     result = run(
         tmp_path, tiny_lm, broken(50), held_out=[Task(50, "two"), Task(51, "two")],
         run={"eval_samples": 2},
@@ -470,6 +471,40 @@ def test_an_agent_learns_which_of_two_words_opens_doors(tmp_path, algorithm):
     assert sum(right[-3:]) / 3 > 0.9
 
 
+def test_what_is_known_of_episodes_reaches_those_who_learn(tmp_path, tiny_lm, monkeypatch):
+    told = {}
+
+    def watched(name, keep):
+        original = getattr(parts, name)
+
+        def made(*arguments):
+            told[name] = keep(arguments)
+            return original(*arguments)
+
+        monkeypatch.setattr(parts, name, made)
+
+    watched("Credit", lambda arguments: arguments[6:])
+    watched("PolicyUpdate", lambda arguments: arguments[3:])
+    run(tmp_path, tiny_lm, run={"steps": 1})
+    # A step of time is a turn; an episode has two turns of four tokens at most.
+    assert told == {"Credit": (True,), "PolicyUpdate": (8,)}
+
+
+def test_pairs_of_episodes_keep_their_turns():
+    def script(prefix, seed):
+        return says("ab" if seed % 2 else "z")
+
+    # One door behind which all is well, whatever is said before.
+    found = played(Letters(script), doors(fatal=False), TASKS[:1], n=8, scorer=Early())
+    made = PairUpdate(
+        "dpo", None, None, None, RewardSettings(reward="score", margin=0.01), UpdateSettings()
+    )._pairs(found)
+    assert len(made) >= 2
+    known = sequences(found)
+    assert all(one in known for one in made)
+    assert all(one.turns for one in made)
+
+
 # What is refused.
 
 
@@ -502,9 +537,3 @@ def test_a_step_of_time_is_a_turn_unless_it_is_said(tmp_path, tiny_lm):
     # Of Dr. GRPO's mean: all that an episode could have.
     assert agent_plan(tmp_path, tiny_lm, max_steps=5).longest == 20
     assert plan(tmp_path, tiny_lm).longest == 24
-
-
-def test_early_words_are_early():
-    assert early("apple")
-    assert not early("zoo")
-    assert RewardSettings().reward == "none"

@@ -131,9 +131,9 @@ def test_what_is_json_is_the_last_row(prm, command, whole, capsys):
 
 
 def test_ctrl_c_and_the_same_command_again(prm, command, whole, tmp_path, monkeypatch):
-    from prmkit.rl import loop
+    from prmkit.rl import practice
 
-    out, original, left = tmp_path / "rl", loop.roll_out, [2]
+    out, original, left = tmp_path / "rl", practice.roll_out, [2]
 
     def interrupted(*arguments, **more):
         if not left[0]:
@@ -141,7 +141,7 @@ def test_ctrl_c_and_the_same_command_again(prm, command, whole, tmp_path, monkey
         left[0] -= 1
         return original(*arguments, **more)
 
-    monkeypatch.setattr(loop, "roll_out", interrupted)
+    monkeypatch.setattr(practice, "roll_out", interrupted)
     code, printed, err = prm(*command, "--steps", 3, "-o", out)
     assert (code, printed) == (130, "")
     assert "give the same command again" in err

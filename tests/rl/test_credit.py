@@ -397,3 +397,37 @@ def test_what_cannot_be_scored_is_not_praised_for_it(algorithm):
     if goals is not None:
         torch.testing.assert_close(goals[::2], aims)
         assert goals[1].tolist() == [0.25] * 4
+
+
+def test_ppo_by_steps_gives_all_tokens_of_a_step_its_advantage():
+    # Rewards of 0.5 and 0.25 for the two steps of the one, 1 for the step of the other; values
+    # before their first tokens 0.25, 0.75 and 0.5; γ = 1/2, λ = 1.
+    #   δ = 0.5 + 1/2 · 0.75 - 0.25 = 0.625,  0.25 - 0.75 = -0.5;  1 - 0.5 = 0.5
+    #   A = 0.625 + 1/2 · -0.5 = 0.375, -0.5; 0.5, of mean 0.125 and deviation (sample) 0.5449
+    rollouts = [response(5, [2, 4], [0.5, 0.25], True), response(2, [1], [1.0], True)]
+    settings = UpdateSettings(gamma=0.5, lam=1.0)
+    credit = Credit("ppo", RewardSettings(reward="score"), settings, by_steps=True)
+    values = torch.tensor([[0.25, 9, 9, 0.75, 9], [0.5, 9, 9, 9, 9]])
+    found, total, goals = credit(batch_of(rollouts, [0, 1]), None, values)
+    raw = torch.tensor([0.375, -0.5, 0.5])
+    one, two, three = ((raw - raw.mean()) / raw.std()).tolist()
+    expected = torch.tensor([[one] * 3 + [two] * 2, [three] * 2 + [0.0] * 3])
+    torch.testing.assert_close(found, expected)
+    assert total.tolist() == [0.75, 1]
+    # The critic is asked where a step begins, and nowhere else.
+    assert goals.isnan().tolist() == [[False, True, True, False, True], [False] + [True] * 4]
+    assert goals[~goals.isnan()].tolist() == [0.625, 0.25, 1]
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "prime"])
+def test_the_discount_by_steps_counts_steps(algorithm):
+    reward = "implicit" if algorithm == "prime" else "score"
+    settings = RewardSettings(reward=reward, outcome_weight=0.0)
+    rollouts = [response(4, [1, 3], [0.0, 1.0], True), response(4, [1, 3], [0.0, 0.0], True)]
+    ratios = torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0]])
+    update = UpdateSettings(gamma=0.5)
+    plain = Credit(algorithm, settings, update, beta=1.0, scaled=False)
+    by_steps = Credit(algorithm, settings, update, beta=1.0, scaled=False, by_steps=True)
+    for credit, shares in ((plain, [0.125, 0.25, 0.5, 1]), (by_steps, [0.5, 0.5, 1, 1])):
+        found, _, _ = credit(batch_of(rollouts, [0, 0]), ratios)
+        assert found[0].tolist() == pytest.approx(shares)

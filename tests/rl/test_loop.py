@@ -17,6 +17,7 @@ from prmkit.records import Problem, StepScores, Trajectory
 from prmkit.rl import saving
 from prmkit.rl.learner import Asked, Machine, Speaker, padded, passes
 from prmkit.rl.loop import Loop, Plan, train_policy
+from prmkit.rl.practice import Questions
 from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import (
     ImplicitSettings,
@@ -25,6 +26,7 @@ from prmkit.rl.settings import (
     RolloutSettings,
     UpdateSettings,
 )
+from prmkit.splitting import splitter
 
 CPU = Machine("cpu", False, 4096)
 PROBLEMS = [Problem(id=f"p{i}", prompt=f"Ada has {i} apples and {i + 2} pears.") for i in range(6)]
@@ -254,7 +256,8 @@ def test_which_responses_teach(tmp_path, changes, known, taught):
 
 
 def test_all_problems_have_their_turn_before_one_has_a_second(tmp_path):
-    loop = Loop(PROBLEMS, plan(tmp_path), likes_short, None, ())
+    practice = Questions(PROBLEMS, (), splitter("line"), likes_short)
+    loop = Loop(practice, plan(tmp_path), None)
     seen = [p.id for step in (1, 2, 3, 4) for p in loop._chosen(step)]
     assert sorted(seen[:6]) == sorted(seen[6:]) == sorted(p.id for p in PROBLEMS)
     assert seen[:6] != seen[6:]
@@ -336,9 +339,9 @@ def test_a_run_that_is_resumed_has_the_weights_of_one_that_was_not(tmp_path, go,
     [
         # In the drawing of step 4 and in its middle, in the evaluation after step 3, and in the
         # writing of its row.
-        ("prmkit.rl.loop.roll_out", 3, 3),
+        ("prmkit.rl.practice.roll_out", 3, 3),
         ("prmkit.rl.learner.Learner.step", 7, 2),
-        ("prmkit.rl.loop.are_right", 3, 3),
+        ("prmkit.rl.practice.are_right", 3, 3),
         ("prmkit.rl.saving.append", 3, 3),
         ("prmkit.rl.loop.save_model", 1, 4),
     ],

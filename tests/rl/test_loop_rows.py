@@ -10,7 +10,7 @@ import torch
 from test_loop import PROBLEMS, Counts, even, plan
 
 from prmkit.policies.sampling import Outcome
-from prmkit.rl import loop
+from prmkit.rl import practice
 from prmkit.rl.loop import train_policy
 
 
@@ -20,7 +20,7 @@ def seen(monkeypatch):
     kept = {"roll_out": [], "are_right": []}
 
     def watched(name):
-        original = getattr(loop, name)
+        original = getattr(practice, name)
 
         def call(drawing, problems, n, settings, seed, *more):
             found = original(drawing, problems, n, settings, seed, *more)
@@ -31,7 +31,7 @@ def seen(monkeypatch):
             )
             return found
 
-        monkeypatch.setattr(loop, name, call)
+        monkeypatch.setattr(practice, name, call)
 
     for name in kept:
         watched(name)

@@ -45,6 +45,40 @@ def test_gae_by_hand():
     assert targets.tolist() == [[3.5, 0, 2, 0]]
 
 
+def test_gae_by_steps_by_hand():
+    # Three turns of 2, 1 and 2 tokens, rewards at their ends; γ = λ = 1/2. The values before their
+    # first tokens are 4, 8 and 2; those within turns count for nothing.
+    #   δ_2 = 3 - 2 = 1,  δ_1 = 1 + 1/2 · 2 - 8 = -6,  δ_0 = 2 + 1/2 · 8 - 4 = 2
+    #   A_2 = 1,  A_1 = -6 + 1/4 · 1 = -5.75,  A_0 = 2 + 1/4 · -5.75 = 0.5625
+    rewards = torch.tensor([[0.0, 2.0, 1.0, 0.0, 3.0, NAN]])
+    values = torch.tensor([[4.0, 100.0, 8.0, 2.0, -50.0, NAN]])
+    mask = torch.tensor([[True] * 5 + [False]])
+    found = returns.gae_by_steps(rewards, values, torch.tensor([[1, 2, 4, -1]]), mask, 0.5, 0.5)
+    assert found.advantages.tolist() == [[0.5625, -5.75, 1, 0]]
+    assert found.returns.tolist() == [[4.5625, 2.25, 3, 0]]
+    assert found.there.tolist() == [[True, True, True, False]]
+    assert found.first.tolist() == [[0, 2, 3, 0]]
+
+
+def test_a_step_without_tokens_is_no_step_of_time():
+    # The second has no tokens; what it earns is the first's, at whose end it is placed.
+    rewards, values = torch.tensor([[3.0, 1.0]]), torch.tensor([[2.0, 4.0]])
+    mask, ends = torch.tensor([[True, True]]), torch.tensor([[0, 0, 1]])
+    found = returns.gae_by_steps(rewards, values, ends, mask, 0.5, 1.0)
+    assert found.there.tolist() == [[True, False, True]]
+    assert found.advantages.tolist() == [[1.5, 0, -3]]
+
+
+def test_the_discount_of_a_step_is_at_its_last_token():
+    # Tokens 2 and 3 are not the policy's: the last one of the second step is token 4.
+    mask = torch.tensor([[True, True, False, False, True, True]])
+    found = returns.discounts(torch.tensor([[1, 1, 4, -1]]), mask, 0.5)
+    assert found.tolist() == [[1, 0.5, 1, 1, 0.5, 1]]
+    rewards = torch.tensor([[0.0, 1.0, NAN, NAN, 4.0, 8.0]])
+    # 4 + 1/2 · 8 = 8, 1 + 1/2 · 8 = 5
+    assert returns.reward_to_go(rewards, mask, found).tolist() == [[5, 5, 0, 0, 8, 8]]
+
+
 shares = st.sampled_from([0.0, 0.3, 0.95, 1.0])
 
 
@@ -66,6 +100,39 @@ def test_gae_and_reward_to_go_are_those_of_loops(batch, gamma, lam):
         same(to_go[i], expected)
         same(advantages[i], estimates)
         same(targets[i], expected_targets)
+
+
+@given(batches(), shares, shares)
+def test_gae_and_discounts_by_steps_are_those_of_loops(batch, gamma, lam):
+    values = torch.cos(batch.tokens * 7)
+    found = returns.gae_by_steps(batch.tokens, values, batch.ends, batch.mask, gamma, lam)
+    to_go = returns.reward_to_go(
+        batch.tokens, batch.mask, returns.discounts(batch.ends, batch.mask, gamma)
+    )
+    for i, (own, ends, _) in enumerate(batch.rows()):
+        tokens = [[t for t in own if step_of_token(ends, t) == k] for k in range(len(ends))]
+        n = batch.ends.shape[1]
+        estimates, targets, first = [0.0] * n, [0.0] * n, [0] * n
+        advantage, value = 0.0, 0.0
+        for k in reversed(range(len(ends))):
+            if not tokens[k]:
+                continue
+            reward = sum(batch.tokens[i, t].item() for t in tokens[k])
+            first[k] = tokens[k][0]
+            here = values[i, first[k]].item()
+            advantage = reward + gamma * value - here + gamma * lam * advantage
+            value = here
+            estimates[k], targets[k] = advantage, advantage + here
+        same(found.advantages[i], estimates)
+        same(found.returns[i], targets)
+        assert found.first[i].tolist() == first
+        assert found.there[i].tolist() == [k < len(ends) and bool(tokens[k]) for k in range(n)]
+        expected, after = [0.0] * batch.mask.shape[1], 0.0
+        last = {of_one[-1] for of_one in tokens if of_one}
+        for t in reversed(own):
+            after = batch.tokens[i, t].item() + (gamma if t in last else 1.0) * after
+            expected[t] = after
+        same(to_go[i], expected)
 
 
 @given(batches(), shares)

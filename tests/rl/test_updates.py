@@ -212,7 +212,8 @@ def test_as_many_problems_in_each_minibatch_and_none_twice():
     assert len(minibatches(batch, 9)) == 5
 
 
-def test_a_critics_gradients(given):
+@pytest.mark.parametrize("asked", [1, 2])
+def test_a_critics_gradients(given, asked):
     from transformers import AutoModelForTokenClassification
 
     critic = Critic(POLICY, CPU, learning_rate=1e-3)
@@ -237,10 +238,14 @@ def test_a_critics_gradients(given):
             torch.testing.assert_close(old[i, : len(own)], own.detach(), rtol=1e-3, atol=1e-4)
             assert not old[i, len(own) :].any()
     old, goals = old + NOISE, old + MORE
+    # At every token, or where turns begin alone: what is not asked has no part.
+    goals[:, 1::2] = torch.nan if asked == 2 else goals[:, 1::2]
     told = CriticUpdate(critic, UpdateSettings())(BATCH, old, goals)
-    loss, n = 0.0, sum(len(one.ids) for one in ITEMS)
+    loss, n = 0.0, sum(len(one.ids[::asked]) for one in ITEMS)
     for i, own in enumerate(values):
         for t, v in enumerate(own):
+            if t % asked:
+                continue
             near = old[i, t] + min(max((v - old[i, t]).item(), -0.2), 0.2)
             is_far = abs((v - old[i, t]).item()) > 0.2
             free, held = (v - goals[i, t]) ** 2, (near - goals[i, t]) ** 2

@@ -17,7 +17,9 @@ from prmkit.checkpoints import fingerprint
 from prmkit.cli.console import DONE, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems, judge, model_folder
 from prmkit.cli.reward_model import RLModel
+from prmkit.cli.rl_env import RLEnvironment
 from prmkit.embedded.world import Split, problems
+from prmkit.environments.base import Task
 from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.formats.files import read_records
 from prmkit.ledger import check_folder, run_folder
@@ -44,7 +46,9 @@ from prmkit.settings import at_least
 from prmkit.training.settings import Curves, WatchSettings
 
 if TYPE_CHECKING:
+    from prmkit.rl.episodes import Acting
     from prmkit.rl.loop import Loop, Plan, RLResult
+    from prmkit.rl.practice import Practice
 
 HELD_OUT = 100
 """Problems of the embedded world that an evaluation has."""
@@ -108,18 +112,39 @@ class RLTask:
         if self.from_ is not None and self.file is None and self.eval is None:
             raise InvalidSetting("from is the format of files, and none is given")
 
+    def check_with(self, agent: RLEnvironment) -> None:
+        """Refuse what is about problems where there is an environment.
+
+        Raises:
+            InvalidSetting: saying what.
+        """
+        if agent.env is None:
+            return
+        for name, instead in (
+            ("file", "its tasks are practised on"),
+            ("eval", "hold tasks of it out (--held-out-seeds)"),
+            ("world", "its tasks are practised on"),
+            ("limit", "say which tasks (--seeds)"),
+        ):
+            if getattr(self, name) != getattr(RLTask, name):
+                given = "problems" if name == "file" else name
+                raise InvalidSetting(
+                    f"{given} has no meaning with the environment {agent.env}: {instead}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RLRollouts:
     """What a policy writes in a step of training.
 
     Attributes:
-        problems: a step.
-        samples: responses to each problem.
+        problems: a step; with env tasks.
+        samples: responses to each problem; with env episodes of each task.
         temperature: at which they are drawn, and at which the policy is taught.
-        max_new_tokens: of a response; by default 512, for the embedded world's problems 200.
+        max_new_tokens: of a response, with env of a turn; by default 512, for the embedded
+            world's problems 200.
         split: how responses are cut into steps, see `prmkit.splitting`; by default blank_line,
-            for the embedded world's problems line.
+            for the embedded world's problems line. With env the steps are the turns.
     """
 
     problems: Annotated[int, Parameter(name="--problems-per-step")] = RolloutSettings.problems
@@ -128,9 +153,9 @@ class RLRollouts:
     max_new_tokens: int | None = None
     split: str | None = None
 
-    def settings(self, practised: Sequence[Problem]) -> RolloutSettings:
+    def settings(self, practised: Sequence[Problem | Task]) -> RolloutSettings:
         """With the defaults for these problems."""
-        is_world = all("world" in problem.meta for problem in practised)
+        is_world = all(isinstance(one, Problem) and "world" in one.meta for one in practised)
         tokens, split = self.max_new_tokens, self.split
         if tokens is None:
             tokens = 200 if is_world else RolloutSettings.max_new_tokens
@@ -148,6 +173,7 @@ class RLRollouts:
 def rl(
     task: Annotated[RLTask | None, Parameter(name="*")] = None,
     *,
+    agent: Annotated[RLEnvironment | None, Parameter(name="*")] = None,
     run: Annotated[_Run | None, Parameter(name="*")] = None,
     rollouts: Annotated[RLRollouts | None, Parameter(name="*")] = None,
     model: Annotated[RLModel | None, Parameter(name="*")] = None,
@@ -160,6 +186,9 @@ def rl(
 ) -> int:
     """Teach a policy by verified outcomes, step scores, or both, and watch that it is not fooled.
 
+    With an environment (--env) it is taught to act: it practises on tasks, outcomes are successes,
+    and a reward model scores turns.
+
     Interrupted, it goes on from its last checkpoint when it is given again. Several processes are
     started by torchrun: torchrun --nproc-per-node 8 --no-python prm rl …
 
@@ -167,15 +196,18 @@ def rl(
         monitors: when an alarm is raised.
         json: print the last row of metrics.jsonl as JSON.
     """
-    task, model = task or RLTask(), model or RLModel()
+    task, model, agent = task or RLTask(), model or RLModel(), agent or RLEnvironment()
     run = run or _Run()
     rewards = _rewarded(rewards or _Rewards(), run.algorithm)
-    practised, held_out = _problems(task)
-    if rewards.reward in SCORED and model.model is None and run.policy.startswith("embedded/"):
+    acting, practised, held_out = _practised(task, agent)
+    is_world = acting is None and run.policy.startswith("embedded/")
+    if rewards.reward in SCORED and model.model is None and is_world:
         model = replace(model, model="embedded/prm")
     model.check()
     from prmkit.rl.loop import Loop, Plan
+    from prmkit.rl.practice import Questions
     from prmkit.rl.team import open_team
+    from prmkit.splitting import splitter
 
     own = implicit or _Implicit()
     if own.prm is not None:
@@ -189,12 +221,15 @@ def rl(
         implicit=own,
         monitors=monitors or MonitorSettings(),
         voice=voice or VoiceSettings(),
+        episodes=agent.episodes,
     )
     plan.check(model.model is not None)
     watch = WatchSettings(report_to=task.report_to)
     watch.curves()
     _check_judged(plan, practised, held_out)
     described = _described(plan, model, practised, held_out)
+    if agent.env is not None:
+        described["env"] = agent.env
     if task.resume:
         check_folder(run.out, described)
     # Before models are loaded: each process has a GPU of its own.
@@ -203,7 +238,10 @@ def rl(
     if first and not json and task.report_to == "auto" and not watch.curves():
         say("no live curves: trackio is not installed (the extra curves); see metrics.jsonl")
     # Nothing that could have been refused claims the folder.
-    loop = Loop(practised, plan, judge(), scorer, held_out)
+    practice: Practice[Any] = acting or Questions(
+        practised, held_out, splitter(plan.rollouts.split), judge()
+    )
+    loop = Loop(practice, plan, scorer)
     if not first:
         loop.run()
         return DONE
@@ -212,6 +250,15 @@ def rl(
         write_rl(run.out / "report.html", run.out, title=_title(plan))
     _tell(result, json)
     return DONE
+
+
+def _practised(task: RLTask, agent: RLEnvironment) -> tuple[Acting | None, list[Any], list[Any]]:
+    """An environment, if there is one, what is practised on, and what is held out."""
+    task.check_with(agent)
+    if agent.env is None:
+        return None, *_problems(task)
+    acting = agent.practice()
+    return acting, [*acting.practised], [*acting.held_out]
 
 
 def _taught(
@@ -262,24 +309,31 @@ def _rewarded(rewards: _Rewards, algorithm: Algorithm) -> _Rewards:
     return replace(rewards, reward=own)
 
 
-def _check_judged(plan: Plan, practised: list[Problem], held_out: list[Problem]) -> None:
-    """Refuse problems whose solutions cannot be judged, where it counts whether they are right."""
+def _check_judged(plan: Plan, practised: list[Any], held_out: list[Any]) -> None:
+    """Refuse problems whose solutions cannot be judged, where it counts whether they are right.
+
+    An environment judges its tasks itself.
+    """
     by_outcome = plan.rewards.by_outcome or plan.run.algorithm == "dpo"
     is_bounded = plan.update.low is not None or plan.update.high is not None
     for found, what, how in (
         (practised if by_outcome or is_bounded else [], "to practise on", "or reward scores alone"),
         (held_out, "held out", "or evaluate on others"),
     ):
-        unknown = [p.id for p in found if p.answer is None and "world" not in p.meta]
+        asked = [one for one in found if isinstance(one, Problem)]
+        unknown = [p.id for p in asked if p.answer is None and "world" not in p.meta]
         if unknown:
             raise InvalidSetting(
                 f"{len(unknown)} of {len(found)} problems {what} have no answer, such as "
                 f"{unknown[0]!r}, so that it is not known what is right: leave them out, {how}"
             )
+    lacking = "problems to evaluate on (--eval)"
+    if plan.episodes is not None:
+        lacking = "tasks to evaluate on (--held-out-seeds)"
     if not held_out and plan.run.eval_samples != RLSettings.eval_samples:
-        raise InvalidSetting("eval_samples has no meaning without problems to evaluate on (--eval)")
+        raise InvalidSetting(f"eval_samples has no meaning without {lacking}")
     if not held_out and plan.run.eval_every:
-        raise InvalidSetting("eval_every has no meaning without problems to evaluate on (--eval)")
+        raise InvalidSetting(f"eval_every has no meaning without {lacking}")
 
 
 def _problems(task: RLTask) -> tuple[list[Problem], list[Problem]]:
@@ -310,12 +364,16 @@ def _problems(task: RLTask) -> tuple[list[Problem], list[Problem]]:
 
 
 def _described(
-    plan: Plan, model: RLModel, practised: list[Problem], held_out: list[Problem]
+    plan: Plan, model: RLModel, practised: list[Any], held_out: list[Any]
 ) -> dict[str, Any]:
     """What a run's weights depend on."""
-    from prmkit.ledger import seed_for
-
-    told = {k: v for k, v in asdict(plan).items() if k not in ("run", "voice")}
+    told = {k: v for k, v in asdict(plan).items() if k not in ("run", "voice", "episodes")}
+    del told["update"]["per"]
+    if plan.by_steps:
+        told["per"] = "step"
+    if plan.episodes is not None:
+        # How many share a call, no episode depends on.
+        told["max_steps"] = plan.episodes.max_steps
     run = asdict(plan.run)
     # A run may be made longer, and saved at other times.
     for free in ("out", "steps", "save_every"):
@@ -330,9 +388,20 @@ def _described(
         "drawn_by": "this process" if plan.voice.server is None else "a server",
         "scorer": model.described,
         "files": [fingerprint(model_folder(name)) for name in models],
-        "problems": f"{len(practised)}, {seed_for(0, *(p.model_dump_json() for p in practised)):x}",
-        "held_out": f"{len(held_out)}, {seed_for(0, *(p.model_dump_json() for p in held_out)):x}",
+        "problems": _named(practised),
+        "held_out": _named(held_out),
     }
+
+
+def _named(some: Sequence[Problem | Task]) -> str:
+    """How many problems or tasks, and what tells them from others."""
+    from prmkit.ledger import seed_for
+
+    texts = [
+        one.model_dump_json() if isinstance(one, Problem) else f"{one.name}/{one.seed}"
+        for one in some
+    ]
+    return f"{len(some)}, {seed_for(0, *texts):x}"
 
 
 def _tell(result: RLResult, json: bool) -> None:
@@ -345,6 +414,10 @@ def _tell(result: RLResult, json: bool) -> None:
         ("steps", last["step"]),
         ("sampled tokens", last["sampled_tokens"]),
     ]
+    if "env_steps" in last:
+        rows.append(("environment steps", last["env_steps"]))
+        failed = sum(row.get("not_played", 0) for row in result.rows)
+        rows.append(("episodes that could not be played", failed))
     for name, key in (("right, of samples", "eval_accuracy"), ("right, likeliest", "eval_greedy")):
         if len(evaluated) > 1 and key in evaluated[0]:
             rows += [

@@ -202,6 +202,11 @@ def play(
             close(left.environment)
 
 
+def turn_seed(seed: int, number: int) -> int:
+    """By which a turn is drawn, from the seed of its episode; no other turn has it."""
+    return seed_for(seed, str(number))
+
+
 def _each(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
     if threads == 1:
         return [work(item) for item in items]
@@ -239,7 +244,7 @@ def _complete(
     """What the policy says next in each; None where there is more to read than it can."""
     if not going:
         return []
-    seeds = [seed_for(one.seed, str(len(one.steps))) for one in going]
+    seeds = [turn_seed(one.seed, len(one.steps)) for one in going]
     try:
         drawn = policy.complete([one.prefix for one in going], 1, sampling, seeds)
     except InputTooLong as error:

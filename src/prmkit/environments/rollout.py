@@ -87,7 +87,7 @@ def rollout(
     if len(set(tasks)) < len(tasks):
         raise ValueError("a task comes twice; ask for more episodes of it with n")
     jobs = [
-        _Job(f"{task.name}/{task.seed}/{number}", unbegun(task), _from_start(task))
+        _Job(_key(task, number), unbegun(task), _from_start(task))
         for task in tasks
         for number in range(n)
     ]
@@ -103,6 +103,15 @@ def rollout(
                 done += 1
     finally:
         pool.close()
+
+
+def episode_seed(seed: int, task: Task, number: int) -> int:
+    """By which `rollout` with a seed plays the episode of a number of a task."""
+    return seed_for(seed, _key(task, number))
+
+
+def _key(task: Task, number: int) -> str:
+    return f"{task.name}/{task.seed}/{number}"
 
 
 class Continued(NamedTuple):

@@ -57,6 +57,7 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("KL from the reference", {"kl": "nats a token"}),
     ("Entropy", {"entropy": "nats a token"}),
     ("Groups that teach", {"kept": "share"}),
+    ("Episodes that could not be played", {"not_played": "episodes"}),
     ("Loss of the implicit model", {"prm_loss": "loss"}),
     ("Tokens clipped", {"clipped": "share"}),
     ("Loss", {"loss": "loss"}),

@@ -3,6 +3,7 @@
 layout                        how responses lie in tensors
 rewards, returns, advantages  what steps earn, and what tokens are worth; pure
 policy_losses, pairs          losses, and pairs of steps or responses; pure
+practice, episodes            problems that are answered, tasks that an agent acts on
 rollouts, placing, batch      what was drawn, where its steps end, as tensors
 credit, updates, learner      rewards by their names, one step of learning, passes over forests
 loop, parts, saving           a run: its steps, its models, its checkpoints
@@ -10,6 +11,7 @@ figures, monitors             what a batch looks like, and whether the policy fo
 bridges                       step scores in other trainers
 """
 
+from prmkit.rl.episodes import train_agent
 from prmkit.rl.loop import Plan, RLResult, train_policy
 from prmkit.rl.monitors import MonitorSettings
 from prmkit.rl.settings import (
@@ -29,5 +31,6 @@ __all__ = [
     "RewardSettings",
     "RolloutSettings",
     "UpdateSettings",
+    "train_agent",
     "train_policy",
 ]

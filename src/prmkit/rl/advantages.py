@@ -168,7 +168,9 @@ def rloo(rewards: Tensor, group: Tensor, mask: Tensor) -> Tensor:
     return _over_tokens(_less_others(rewards, group_numbers(group)), mask)
 
 
-def rloo_process(token_rewards: Tensor, group: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+def rloo_process(
+    token_rewards: Tensor, group: Tensor, mask: Tensor, gamma: float | Tensor = 1.0
+) -> Tensor:
     """Token rewards less what a token of the other responses earns, summed over later tokens.
 
         A_t = Σ_{s >= t} γ^{s-t} [ r_s - b_i ],   b_i = 1/(n-1) Σ_{j≠i} 1/|y_j| Σ_s r_s^j
@@ -181,7 +183,7 @@ def rloo_process(token_rewards: Tensor, group: Tensor, mask: Tensor, gamma: floa
         token_rewards: [B, T].
         group: [B].
         mask: [B, T].
-        gamma: γ.
+        gamma: γ, see `returns.reward_to_go`.
 
     Reference: Cui et al. 2025, PRIME, arXiv:2502.01456, eq. 5, first term.
     """
@@ -200,7 +202,7 @@ def prime(
     correct: Tensor,
     group: Tensor,
     mask: Tensor,
-    gamma: float = 1.0,
+    gamma: float | Tensor = 1.0,
     process: float = 1.0,
     outcome: float = 1.0,
     scaled: bool = True,
@@ -219,7 +221,7 @@ def prime(
         correct: [B] bool, or any reward of whole responses.
         group: [B].
         mask: [B, T].
-        gamma: γ of the process rewards; the outcome is not discounted.
+        gamma: γ of the process rewards, see `returns.reward_to_go`; the outcome is not discounted.
         process: w_p.
         outcome: w_o.
         scaled: see above.
@@ -311,14 +313,14 @@ def papo(
 
 
 def reinforce(
-    rewards: Tensor, mask: Tensor, gamma: float = 1.0, baseline: Tensor | float = 0.0
+    rewards: Tensor, mask: Tensor, gamma: float | Tensor = 1.0, baseline: Tensor | float = 0.0
 ) -> Tensor:
     """Returns less a baseline: A_t = Σ_{s >= t} γ^{s-t} R_s - b.
 
     Args:
         rewards: [B, T].
         mask: [B, T].
-        gamma: γ.
+        gamma: γ, see `returns.reward_to_go`.
         baseline: b, one number, [B] or [B, T]; it must not depend on what the response did.
 
     Reference: Williams 1992.
@@ -333,7 +335,7 @@ def reinforce(
 
 
 def reinforce_plus_plus(
-    rewards: Tensor, mask: Tensor, gamma: float = 1.0, eps: float = 1e-8
+    rewards: Tensor, mask: Tensor, gamma: float | Tensor = 1.0, eps: float = 1e-8
 ) -> Tensor:
     """Returns, whitened over all tokens of the batch; step rewards keep their places.
 
@@ -342,7 +344,7 @@ def reinforce_plus_plus(
     Args:
         rewards: [B, T].
         mask: [B, T].
-        gamma: γ.
+        gamma: γ, see `returns.reward_to_go`.
         eps: see `whiten`.
 
     Reference: Hu et al. 2025, REINFORCE++, arXiv:2501.03262.

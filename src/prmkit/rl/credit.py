@@ -72,6 +72,7 @@ class Credit:
         semantics: of the scores.
         beta: β of implicit rewards.
         scaled: see `prmkit.rl.advantages.prime`.
+        by_steps: whether a step of time, for γ and λ, is a whole step and not a token.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Credit:
         semantics: Semantics | None = None,
         beta: float = 0.05,
         scaled: bool = True,
+        by_steps: bool = False,
     ):
+        self._by_steps = by_steps
         self._algorithm, self._settings, self._update = algorithm, settings, update
         self._semantics, self._beta, self._scaled = semantics, beta, scaled
 
@@ -99,7 +102,7 @@ class Credit:
 
         Returns:
             [B, T] advantages; [N] rewards of the N responses with tokens, and scores where they
-            are asked for; [B, T] returns.
+            are asked for; [B, T] returns, NaN where a value is not asked for.
         """
         tokens, steps = self._process(batch, ratios)
         scored = self._settings.reward in SCORED
@@ -138,16 +141,42 @@ class Credit:
             earned = earned + tokens
         if self._algorithm == "ppo":
             assert values is not None
+            if self._by_steps:
+                return self._by_turns(batch, earned, counted, values)
             found, goals = returns.gae(earned, values, counted, update.gamma, update.lam)
             # What is not known is no mistake of the critic's.
             return advantages.whiten(found, counted), goals.where(counted, values)
         if self._algorithm == "reinforce++":
-            return advantages.reinforce_plus_plus(earned, counted, update.gamma), None
+            return advantages.reinforce_plus_plus(earned, counted, self._gamma(batch)), None
         # What the other responses of the batch earned: a baseline that no response is part of.
         there = counted.any(1)
         total = (earned * counted).sum(1)
         baseline = (total.sum() - total) / (there.sum() - 1).clamp(min=1)
-        return advantages.reinforce(earned, counted, update.gamma, baseline), None
+        return advantages.reinforce(earned, counted, self._gamma(batch), baseline), None
+
+    def _by_turns(
+        self, batch: Batch, earned: Tensor, counted: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of PPO with steps as steps of time: all tokens of a step share its advantage.
+
+        The critic learns what is to be expected where a step begins, and is asked nowhere else.
+        """
+        import torch
+
+        update = self._update
+        found = returns.gae_by_steps(earned, values, batch.ends, counted, update.gamma, update.lam)
+        whitened = advantages.whiten(found.advantages, found.there)
+        rows, steps = found.there.nonzero(as_tuple=True)
+        goals = torch.full(values.shape, torch.nan)
+        goals[rows, found.first[rows, steps]] = found.returns[rows, steps]
+        return returns.spread(whitened, batch.ends, counted), goals
+
+    def _gamma(self, batch: Batch) -> float | Tensor:
+        """γ from each token to the next."""
+        gamma = self._update.gamma
+        if self._by_steps and gamma != 1:
+            return returns.discounts(batch.ends, batch.mask, gamma)
+        return gamma
 
     def _by_groups(
         self, batch: Batch, tokens: Tensor | None, steps: Tensor | None, counted: Tensor
@@ -171,7 +200,7 @@ class Credit:
                 batch.correct,
                 group,
                 mask,
-                update.gamma,
+                self._gamma(batch),
                 outcome=weight,
                 scaled=self._scaled,
             )
@@ -181,7 +210,7 @@ class Credit:
                 batch.scores, batch.scored_ends, group, counted, self._settings.softmin
             )
         elif tokens is not None:
-            found = advantages.rloo_process(tokens, group, counted, update.gamma)
+            found = advantages.rloo_process(tokens, group, counted, self._gamma(batch))
         if weight:
             found = found + weight * advantages.rloo(batch.correct, group, mask)
         return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prmkit.checkpoints import start_causal_lm, start_token_classifier
 from prmkit.errors import PrmkitError
-from prmkit.rl.rollouts import Rollout
+from prmkit.rl.rollouts import Rollout, Turn
 from prmkit.rl.team import Team
 from prmkit.training import forward
 from prmkit.training.log_probs import CHUNK, logits_of
@@ -56,15 +56,46 @@ class Asked(NamedTuple):
     Attributes:
         prompt: what comes before, at least one token.
         ids: the tokens that are asked about.
+        turns: where they were drawn in several turns, those after the first.
     """
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...]
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that a pass computes, unless it shares some with others."""
+        return len(self.prompt) + len(self.ids) + sum(len(turn.more) for turn in self.turns)
+
+    def texts(self) -> tuple[list[list[int]], list[list[int]]]:
+        """What was read and drawn, and before which of its tokens stand those asked about.
+
+        It is one text where the context of each turn begins with all of the turn before. Else
+        another begins there, so that each token has before it what it was drawn after.
+
+        Returns:
+            The texts, and of each the places before the tokens asked about, in order.
+        """
+        first = len(self.ids) - sum(turn.n for turn in self.turns)
+        text = [*self.prompt, *self.ids[:first]]
+        texts, places, at = [text], [[*range(len(self.prompt) - 1, len(text) - 1)]], first
+        for turn in self.turns:
+            if turn.kept < len(text):
+                text = text[: turn.kept]
+                texts.append(text)
+                places.append([])
+            text += turn.more
+            start = len(text) - 1
+            text += self.ids[at : at + turn.n]
+            places[-1] += range(start, start + turn.n)
+            at += turn.n
+        return texts, places
 
 
 def sequences(rollouts: Sequence[Rollout]) -> list[Asked]:
     """The responses as sequences."""
-    return [Asked(one.prompt, one.ids) for one in rollouts]
+    return [Asked(one.prompt, one.ids, one.turns) for one in rollouts]
 
 
 def passes(items: Sequence[Asked], most: int, together: int = 1) -> list[list[int]]:
@@ -79,7 +110,7 @@ def passes(items: Sequence[Asked], most: int, together: int = 1) -> list[list[in
     held = 0
     for at in range(0, len(items), together):
         some = range(at, min(at + together, len(items)))
-        n = sum(len(items[i].prompt) + len(items[i].ids) for i in some)
+        n = sum(items[i].n_tokens for i in some)
         if not found or held + n > most:
             found.append([])
             held = 0
@@ -129,10 +160,12 @@ class Learner:
         """[L, H] hidden states before each token that is asked about, sequence after sequence."""
         import torch
 
-        forest = plant(
-            [[*one.prompt, *one.ids] for one in items],
-            [range(len(one.prompt) - 1, len(one.prompt) + len(one.ids) - 1) for one in items],
-        )
+        texts, wanted = [], []
+        for one in items:
+            own, places_in_own = one.texts()
+            texts += own
+            wanted += places_in_own
+        forest = plant(texts, wanted)
         body = getattr(self.model, self.model.base_model_prefix)
         with self.machine.passing():
             rows = forward.hidden_states(body, forest)
@@ -141,7 +174,7 @@ class Learner:
 
     def own_passes(self, items: Sequence[Asked], together: int = 1) -> list[list[int]]:
         """This process' passes over some sequences, by their numbers; see `passes`."""
-        lengths = [len(one.prompt) + len(one.ids) for one in items]
+        lengths = [one.n_tokens for one in items]
         weights = [sum(lengths[at : at + together]) for at in range(0, len(items), together)]
         share = self.machine.team.share_by(weights)
         first = share.start * together

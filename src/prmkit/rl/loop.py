@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prmkit.checkpoints import find_checkpoint, save_model
-from prmkit.errors import InvalidSetting, RunFolderError
+from prmkit.environments.playing import EpisodeSettings
+from prmkit.errors import EnvironmentFailed, InvalidSetting, RunFolderError
 from prmkit.ledger import seed_for
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.sampling import Judge
@@ -30,7 +31,8 @@ from prmkit.rl.credit import earned
 from prmkit.rl.meanings import check_meanings
 from prmkit.rl.monitors import MonitorSettings, Watch, measure
 from prmkit.rl.parts import Parts, assemble
-from prmkit.rl.rollouts import Drawing, Rollout, are_right, roll_out
+from prmkit.rl.practice import Practice, Questions, Verdict
+from prmkit.rl.rollouts import Rollout
 from prmkit.rl.settings import (
     PREFERENCES,
     ImplicitSettings,
@@ -64,6 +66,7 @@ class Plan:
         implicit: of implicit rewards.
         monitors: what is watched.
         voice: where responses are drawn.
+        episodes: of an agent: how it acts in its environment; None where problems are answered.
     """
 
     run: RLSettings
@@ -73,11 +76,30 @@ class Plan:
     implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
     monitors: MonitorSettings = field(default_factory=MonitorSettings)
     voice: VoiceSettings = field(default_factory=VoiceSettings)
+    episodes: EpisodeSettings | None = None
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether a step of time, for γ and λ, is a whole step and not a token."""
+        if self.update.per is None:
+            return self.episodes is not None
+        return self.update.per == "step"
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a response, or of all turns of an episode, at most."""
+        turns = 1 if self.episodes is None else self.episodes.max_steps
+        return turns * self.rollouts.max_new_tokens
 
     def check(self, has_scorer: bool) -> None:
         """Refuse what does not go together; see `prmkit.rl.settings.check_together`."""
         check_together(self.run, self.rewards, has_scorer, self.rollouts.samples)
         check_meanings(self, has_scorer)
+        if self.episodes is not None and self.run.algorithm == "step-dpo":
+            raise InvalidSetting(
+                "step-dpo compares texts after one and the same beginning, which episodes in an "
+                "environment do not have; dpo compares whole episodes"
+            )
         if self.update.minibatches > self.rollouts.problems:
             raise InvalidSetting(
                 f"minibatches is {self.update.minibatches}, and problems of a step "
@@ -135,28 +157,29 @@ def train_policy(
         CheckpointError: if a model cannot be loaded.
         RunFolderError: if a checkpoint is damaged.
     """
-    return Loop(problems, plan, judge, scorer, held_out).run(on_row)
+    if plan.episodes is not None:
+        raise InvalidSetting("episodes are played in an environment: see prmkit.rl.train_agent")
+    practice = Questions(problems, held_out, splitter(plan.rollouts.split), judge)
+    return Loop(practice, plan, scorer).run(on_row)
 
 
 class Loop:
-    """A run whose models are loaded, before anything is written. See `train_policy`."""
+    """A run whose models are loaded, before anything is written. See `train_policy`.
 
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        plan: Plan,
-        judge: Judge,
-        scorer: Scorer | None,
-        held_out: Sequence[Problem],
-    ):
+    Args:
+        practice: what is practised on.
+        plan: the settings.
+        scorer: a reward model of steps.
+    """
+
+    def __init__(self, practice: Practice[Any], plan: Plan, scorer: Scorer | None):
         plan.check(scorer is not None)
-        if not problems:
-            raise InvalidSetting("there is no problem to practise on")
-        if plan.run.eval_every and not held_out:
-            raise InvalidSetting(
-                "eval_every has no meaning without problems to evaluate on (--eval)"
-            )
-        self._problems, self._plan, self._held_out = problems, plan, held_out
+        what = "problem" if plan.episodes is None else "task"
+        if not practice.practised:
+            raise InvalidSetting(f"there is no {what} to practise on")
+        if plan.run.eval_every and not practice.held_out:
+            raise InvalidSetting(f"eval_every has no meaning without {what}s to evaluate on")
+        self._practice, self._problems, self._plan = practice, practice.practised, plan
         self._scorer = scorer
         base = find_checkpoint(plan.run.policy)
         self.team = open_team(plan.run.device, plan.rollouts.problems)
@@ -164,14 +187,13 @@ class Loop:
         voice = self._parts.voice
         if voice.end is None:
             raise InvalidSetting(f"{voice.name!r} has no end token, so that no response would end")
-        self._drawing = Drawing(
-            voice, voice.tokenizer, voice.end, splitter(plan.rollouts.split), judge
-        )
         self._sampling = SamplingSettings(
             temperature=plan.rollouts.temperature, max_new_tokens=plan.rollouts.max_new_tokens
         )
         self._watch = Watch(plan.monitors)
         self._told = {"sampled_tokens": 0, "seconds": 0.0}
+        if plan.episodes is not None:
+            self._told["env_steps"] = 0
         self._settled: saving.Point | None = None
         """The step that the weights are of, where they are of one: it may be a checkpoint. One
         name for all of it, so that Ctrl-C finds the step before or the step after."""
@@ -211,7 +233,7 @@ class Loop:
         learners, first = self._parts.learners, self.team.first
         point = self.team.in_turn(lambda: saving.load(run.out, learners, first=first))
         # At the start too: a server may still have what an earlier run taught it.
-        self._parts.speak_anew(self._problems[0])
+        self._parts.speak_anew(self._practice.question)
         if point is None:
             return 0
         self._told = point.state["told"]
@@ -243,8 +265,8 @@ class Loop:
         saving.append(self._plan.run.out, row)
         on_row(row)
 
-    def _chosen(self, step: int) -> list[Problem]:
-        """The problems of a step: all of them in turn, in another order each time round."""
+    def _chosen(self, step: int) -> list[Any]:
+        """What a step practises on: all of it in turn, in another order each time round."""
         size, total = self._plan.rollouts.problems, len(self._problems)
         found = []
         for at in range((step - 1) * size, step * size):
@@ -256,47 +278,59 @@ class Loop:
             found.append(self._problems[self._order[1][place]])
         return found
 
-    def _roll_out(
-        self,
-        problems: Sequence[Problem],
-        n: int,
-        settings: SamplingSettings,
-        seed: int,
-        scorer: Scorer | None = None,
-    ) -> list[Rollout]:
-        """See `prmkit.rl.rollouts.roll_out`; each process draws for its share of the problems."""
-        own = self.team.share(len(problems))
-        some = problems[own.start : own.stop]
-        return self.team.together(
-            lambda: roll_out(self._drawing, some, n, settings, seed, scorer, own.start)
-        )
+    def _roll_out(self, step: int) -> list[Rollout]:
+        """What is learnt from in a step; each process draws for its share of the problems.
+
+        Raises:
+            EnvironmentFailed: if no episode could be played to its end.
+        """
+        chosen, plan = self._chosen(step), self._plan
+        own, seed = self.team.share(len(chosen)), seed_for(plan.run.seed, "step", str(step))
+        found = self.team.together(
+            lambda: self._practice.roll_out(
+                self._parts.voice, chosen, own, plan.rollouts.samples, self._sampling, seed,
+                self._scorer,
+            )
+        )  # fmt: skip
+        errors = [one.error for one in found if one.error is not None]
+        if errors:
+            told = f"{len(errors)} of {len(found)} episodes of step {step} could not be played"
+            if len(errors) == len(found):
+                raise EnvironmentFailed(
+                    f"{told}: {errors[0]}. When the environment is mended, give the same command "
+                    "again: the run goes on from its last checkpoint"
+                )
+            if self.team.first:
+                logger.warning("%s (%.300s); they teach nothing", told, errors[0])
+        return found
 
     def _step(self, step: int) -> Row:
         """Draw, judge, learn."""
         begun = time.perf_counter()
-        rollouts = self._roll_out(
-            self._chosen(step),
-            self._plan.rollouts.samples,
-            self._sampling,
-            seed_for(self._plan.run.seed, "step", str(step)),
-            self._scorer,
-        )
+        rollouts = self._roll_out(step)
         self._settled = None
         figures = self._learn(rollouts)
-        self._parts.speak_anew(self._problems[0])
+        self._parts.speak_anew(self._practice.question)
         self._told["sampled_tokens"] += sum(len(one.ids) for one in rollouts)
         self._told["seconds"] += time.perf_counter() - begun
+        played = [one for one in rollouts if one.error is None]
+        failed: Row = {}
+        if self._plan.episodes is not None:
+            # One that failed has cost its steps too.
+            self._told["env_steps"] += sum(len(one.trajectory.steps) for one in rollouts)
+            failed = {"not_played": len(rollouts) - len(played)}
         rewards = self._plan.rewards
         # Pairs go by scores; what is paid for there is not a sum over steps.
         by_pairs = self._plan.run.algorithm in PREFERENCES
         kind = None if self._scorer is None else self._scorer.semantics
-        paid = None if by_pairs else earned(rollouts, rewards, kind)
+        paid = None if by_pairs else earned(played, rewards, kind)
         row: Row = {
             "step": step,
             "problems": self._plan.rollouts.problems,
             "samples": self._plan.rollouts.samples,
             **self._told,
-            **measure(rollouts, aggregation=rewards.aggregate, earned=paid),
+            **failed,
+            **measure(played, aggregation=rewards.aggregate, earned=paid),
             **figures,
         }
         row["alarms"] = [alarm._asdict() for alarm in self._watch.seen(step, row)]
@@ -337,10 +371,10 @@ class Loop:
         return found
 
     def _evaluate(self) -> Row:
-        """The share of right answers to the problems held out: of samples, and of the likeliest."""
-        if not self._held_out:
+        """The share of right answers to what is held out: of samples, and of the likeliest."""
+        if not self._practice.held_out:
             return {}
-        found: Row = {"eval_problems": len(self._held_out)}
+        found: Row = {"eval_problems": len(self._practice.held_out)}
         greedy = SamplingSettings(
             temperature=0.0, max_new_tokens=self._plan.rollouts.max_new_tokens
         )
@@ -348,18 +382,22 @@ class Loop:
         if self._plan.run.eval_samples:
             ways.append(("eval_accuracy", self._plan.run.eval_samples, self._sampling))
         for name, n, sampling in ways:
-            right = self._right(n, sampling)
+            verdicts = self._judged(n, sampling)
+            right = [one.right for one in verdicts if one.right is not None]
+            if not right:
+                raise EnvironmentFailed(
+                    f"no episode of an evaluation could be played: {verdicts[0].error}"
+                )
             found[name] = sum(right) / len(right)
         return found
 
-    def _right(self, n: int, sampling: SamplingSettings) -> list[bool]:
-        """Of `n` responses to each problem held out; each process draws for its share."""
-        own = self.team.share(len(self._held_out))
-        some = self._held_out[own.start : own.stop]
+    def _judged(self, n: int, sampling: SamplingSettings) -> list[Verdict]:
+        """Of `n` attempts at each problem held out; each process draws for its share."""
+        own = self.team.share(len(self._practice.held_out))
         # The same chances at each evaluation, so that two of them differ by the policy alone.
         seed = seed_for(0, "eval")
         return self.team.together(
-            lambda: are_right(self._drawing, some, n, sampling, seed, own.start)
+            lambda: self._practice.judged(self._parts.voice, own, n, sampling, seed)
         )
 
     def _finish(self) -> Path:

@@ -46,6 +46,10 @@ def _uses(plan: Plan, has_scorer: bool) -> Iterator[_Use]:
     rewards, update = plan.rewards, plan.update
     by_pairs = algorithm in PREFERENCES
     changed = bool(rewards.consensus or rewards.length_power)
+    yield _Use(
+        plan.rollouts, ("split",), plan.episodes is None,
+        "responses to problems; the steps of an episode are its turns",
+    )  # fmt: skip
     yield _Use(rewards, ("softmin",), reward == "min", "the reward min")
     yield _Use(
         rewards, ("threshold",), reward == "clip" or rewards.consensus or algorithm == "dpo",
@@ -73,6 +77,9 @@ def _uses(plan: Plan, has_scorer: bool) -> Iterator[_Use]:
         "prime, ppo, reinforce, reinforce++, and rloo with step rewards other than plain min",
     )  # fmt: skip
     yield _Use(update, ("lam",), algorithm == "ppo", "ppo")
+    yield _Use(
+        update, ("per",), algorithm == "ppo" or update.gamma != 1, "ppo, and for a gamma below 1"
+    )
     yield _Use(update, ("scale",), algorithm == "grpo", "grpo")
     names = tuple(field.name for field in fields(plan.implicit))
     yield _Use(plan.implicit, names, reward == "implicit", "the reward implicit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +60,11 @@ class Parts:
     plan: Plan
     team: Team
 
-    def speak_anew(self, problem: Problem) -> None:
+    def speak_anew(self, question: Callable[[], Problem]) -> None:
         """Draw with the weights as they are now.
 
         Args:
-            problem: by whose question it is seen that a server took them.
+            question: makes one, by which it is seen that a server took them.
 
         Raises:
             PrmkitError: if a server did not take them.
@@ -76,7 +76,7 @@ class Parts:
 
         def hand_over() -> None:
             voice.take(model)
-            voice.check(self.policy, problem)
+            voice.check(self.policy, question())
 
         self.team.once(hand_over)
         voice.meet()
@@ -92,7 +92,7 @@ class Parts:
             self.policy,
             self.plan.update,
             self.plan.run.algorithm == "reinforce",
-            self.plan.rollouts.max_new_tokens,
+            self.plan.longest,
         )
         old = None
         if not update.once or reward == "prl":
@@ -194,6 +194,7 @@ def assemble(base: Path, plan: Plan, scorer: Scorer | None, team: Team) -> Parts
         scorer.semantics if scorer else None,
         implicit.beta,
         implicit.scaled,
+        plan.by_steps,
     )
     return Parts(voice, policy, reference, prm, critic, learners, credit, plan, team)
 

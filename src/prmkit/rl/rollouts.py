@@ -15,16 +15,35 @@ from prmkit.rl.placing import places
 from prmkit.scorers.base import Scorer
 
 
+class Turn(NamedTuple):
+    """A later turn of an episode: what the policy read before it, and how much it drew.
+
+    Attributes:
+        kept: with how many tokens of the turn before, those that it read and those that it drew,
+            this one's context begins; all of them, unless a chat template shows a message
+            otherwise once it is past.
+        more: the rest of its context, such as what the environment answered.
+        n: tokens that were drawn.
+    """
+
+    kept: int
+    more: tuple[int, ...]
+    n: int
+
+
 class Rollout(NamedTuple):
-    """A response that a policy drew, as it is learnt from.
+    """A response that a policy drew, as it is learnt from; or an episode, whose steps are turns.
 
     Attributes:
         trajectory: its steps, why it ended, and whether it is right (None: not known).
         prompt: token ids of the question.
-        ids: [T] token ids of the response, the end token included where it was drawn.
+        ids: [T] token ids of the response, the end token included where it was drawn; of an
+            episode those of all turns, and nothing that the environment said.
         ends: [S] place in `ids` of the last token of each step. Ends do not fall; a step without
             tokens of its own has the end of the step before it, an empty first step has end 0.
         scores: of its steps, by the PRM; None where none was asked.
+        turns: of an episode the turns after the first.
+        error: why an episode could not be played to its end: it is no attempt.
     """
 
     trajectory: Trajectory
@@ -32,6 +51,8 @@ class Rollout(NamedTuple):
     ids: tuple[int, ...]
     ends: tuple[int, ...]
     scores: StepScores | Unscored | None
+    turns: tuple[Turn, ...] = ()
+    error: str | None = None
 
 
 class Drawing(NamedTuple):
@@ -88,16 +109,24 @@ def roll_out(
         for problem, prompt, of_one in zip(problems, prompts, drawn, strict=True)
         for one in of_one
     ]
-    if scorer is None:
-        return made
-    wanted = [one.trajectory for one in made if one.trajectory.steps]
-    scores = iter(scorer.score(wanted) if wanted else [])
-    return [
-        one._replace(scores=next(scores))
-        if one.trajectory.steps
-        else one._replace(scores=Unscored(reason="a response without a step"))
-        for one in made
-    ]
+    return made if scorer is None else scored(made, scorer)
+
+
+def scored(rollouts: Sequence[Rollout], scorer: Scorer) -> list[Rollout]:
+    """With the scores of their steps, all in one batch."""
+    whole = [one.trajectory for one in rollouts if one.trajectory.steps and one.error is None]
+    scores = iter(scorer.score(whole) if whole else [])
+    found = []
+    for one in rollouts:
+        of_it: StepScores | Unscored
+        if one.error is not None:
+            of_it = Unscored(reason="it could not be played")
+        elif one.trajectory.steps:
+            of_it = next(scores)
+        else:
+            of_it = Unscored(reason="a response without a step")
+        found.append(one._replace(scores=of_it))
+    return found
 
 
 def are_right(

@@ -16,6 +16,7 @@ Process = Literal["none", "score", "progress", "min", "clip", "delta", "implicit
 Average = Literal["token", "response", "max_tokens"]
 KlKind = Literal["k1", "k2", "k3"]
 Forward = Literal["single", "double"]
+Per = Literal["token", "step"]
 
 PREFERENCES: tuple[Algorithm, ...] = ("step-dpo", "dpo")
 """Algorithms that learn from pairs."""
@@ -32,7 +33,7 @@ class RolloutSettings:
         problems: a step.
         samples: responses to each problem.
         temperature: at which they are drawn, and at which the policy is taught.
-        max_new_tokens: of a response.
+        max_new_tokens: of a response; in an environment, of a turn.
         split: how responses are cut into steps, see `prmkit.splitting`.
     """
 
@@ -121,8 +122,10 @@ class UpdateSettings:
         clip_high: and up to 1 + clip_high.
         kl: weight of the divergence from the reference (the policy at the start) in the loss.
         kl_kind: how it is estimated: k1, k2 or k3.
-        gamma: discount, a token.
-        lam: λ of PPO's advantages.
+        gamma: discount, a token or a step: see `per`.
+        lam: λ of PPO's advantages, a token or a step.
+        per: what gamma and lam are of: token, or step (of an episode: a turn); by default step in
+            an environment, else token.
         scale: GRPO divides by the standard deviation of the group, of the batch, or of none.
         average: a mean over tokens, over responses, or over max_tokens (Dr. GRPO).
         max_grad_norm: gradients are cut to this norm.
@@ -140,6 +143,7 @@ class UpdateSettings:
     kl_kind: KlKind = "k3"
     gamma: float = 1.0
     lam: float = 0.95
+    per: Per | None = None
     scale: Literal["group", "batch", "none"] = "group"
     average: Average = "token"
     max_grad_norm: float = 1.0
@@ -154,6 +158,8 @@ class UpdateSettings:
         at_least(0, clip_low=self.clip_low, clip_high=self.clip_high, kl=self.kl)
         known("average", self.average, get_args(Average))
         known("kl_kind", self.kl_kind, get_args(KlKind))
+        if self.per is not None:
+            known("per", self.per, get_args(Per))
         if not 0 < self.gamma <= 1 or not 0 <= self.lam <= 1:
             raise InvalidSetting(
                 f"gamma is {self.gamma!r} and lam {self.lam!r}; gamma is above 0, lam at least 0, "

@@ -199,24 +199,25 @@ class CriticUpdate:
         self._critic, self._settings = critic, settings
 
     def __call__(self, batch: Batch, old: Tensor, goals: Tensor) -> dict[str, float]:
-        """Learn from returns [B, T]."""
+        """Learn from returns [B, T]; where they are NaN there is none, such as within a turn."""
         items = sequences(batch.rollouts)
+        known = batch.mask & ~goals.isnan()
         told = Told(self._critic.machine.team)
         for _ in range(self._settings.epochs):
             for some in minibatches(batch, self._settings.minibatches):
-                n_tokens = sum(len(items[i].ids) for i in some)
-                if not n_tokens:
+                n_goals = int(known[some].sum())
+                if not n_goals:
                     continue
 
-                def loss(numbers: list[int], n: int = n_tokens) -> Tensor:
+                def loss(numbers: list[int], n: int = n_goals) -> Tensor:
                     of_these = [items[i] for i in numbers]
                     values = padded(self._critic.values(of_these), of_these)
                     width = values.shape[1]
                     before, aim, mask = (
-                        t[numbers, :width].to(values.device) for t in (old, goals, batch.mask)
+                        t[numbers, :width].to(values.device) for t in (old, goals, known)
                     )
                     value = policy_losses.value_loss(values, before, aim, mask, n_tokens=n)
-                    told.add(float(sum(len(o.ids) for o in of_these)), critic_loss=value * n)
+                    told.add(float(known[numbers].sum()), critic_loss=value * n)
                     return value
 
                 learn(self._critic, items, some, loss)
@@ -352,7 +353,7 @@ class PairUpdate:
             if both.better_value - both.worse_value < self._rewards.margin:
                 continue
             for trajectory in (both.better, both.worse):
-                found.append(Asked(own[id(trajectory)].prompt, own[id(trajectory)].ids))
+                found += sequences([own[id(trajectory)]])
         return found
 
 

@@ -63,6 +63,7 @@ def _remote(kind: str) -> dict[str, Any]:
 LAYOUTS: dict[str, Layout] = {
     "step_end": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_value": Layout("llama", "LlamaForTokenClassification", "chatml"),
+    "turn_value": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_rank": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_classes": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "math_shepherd": Layout("mistral", "MistralForCausalLM", "sentencepiece"),

@@ -76,6 +76,7 @@ LEARNT = [
     ("value", "step_value", {}),
     ("value", "step_value", {"loss": "squared_error"}),
     ("value", "step_value", {"loss": "progress"}),
+    ("value", "turn_value", {}),
     ("rank", "step_rank", {}),
     ("pairs", "step_rank", {}),
     ("classes", "step_classes", {}),

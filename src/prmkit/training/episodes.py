@@ -272,7 +272,7 @@ def _rendered(trajectory: Trajectory, family: Discriminative, reader: Reader) ->
     if rendered.ends:
         raise InvalidSetting(
             f"the family {family.name} reads each step in a sequence of its own, and whole "
-            "episodes are read in one; take step_value or step_rank"
+            "episodes are read in one; take turn_value, step_value or step_rank"
         )
     return rendered
 

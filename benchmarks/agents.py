@@ -1,0 +1,581 @@
+"""Agents: what a process reward model is worth to a policy that acts, at equal environment steps.
+
+    python benchmarks/agents.py [--worlds NAME ...] [--tasks N] [--work DIR] [--processes N]
+        [--out FILE]
+
+In each world a small policy is cloned from the environment's planner. It plays practice tasks; from
+those episodes an outcome reward model and two AgentPRMs learn: (a) promise and progress by temporal
+differences (arXiv:2511.08325), (b) counted outcomes (arXiv:2502.10325). Then all choose among the
+policy's episodes of tasks that nobody has seen. Beside that: what labels cost by temporal
+differences and by Monte Carlo, and what the policy learns from rewards. DIR keeps what is made, so
+that a run can be stopped and gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents_policies import cloned, demonstrations
+from prmkit import __version__
+from prmkit.environments.actions import turns_of
+from prmkit.environments.base import MakeEnvironment, Task
+from prmkit.environments.catalogue import environment
+from prmkit.environments.playing import EpisodeSettings
+from prmkit.environments.rollout import from_turns, rollout
+from prmkit.errors import NothingToMeasure
+from prmkit.evaluation.episodes import Played, measure_episodes
+from prmkit.files import write_json
+from prmkit.formats.files import read_records, write_records
+from prmkit.labelling.promise_progress import counted_targets
+from prmkit.policies.base import Completion, Policy, SamplingSettings
+from prmkit.policies.hf import HFPolicy
+from prmkit.records import Record, StepLabels, StepScores, Trajectory
+from prmkit.rl import saving
+from prmkit.rl.episodes import train_agent
+from prmkit.rl.loop import Plan
+from prmkit.rl.settings import RewardSettings, RLSettings, RolloutSettings, UpdateSettings
+from prmkit.scorers.discriminative import DiscriminativeScorer
+from prmkit.search.acting import Acting, set_tasks
+from prmkit.search.beam import beam_search
+from prmkit.search.drive import DriveSettings, search
+from prmkit.search.settings import SearchSettings
+from prmkit.training.episodes import PromiseSettings
+from prmkit.training.trainer import TrainSettings, train
+
+RESULTS = Path(__file__).parent / "results" / "agents.json"
+SAMPLING = SamplingSettings(temperature=1.0, max_new_tokens=40)
+N = 8
+"""Episodes among which is chosen."""
+SHOWN, PRACTISED, HELD_OUT = 1_000_000, 200_000, 500_000
+"""Where seeds begin: of demonstrations, of practice, and of the tasks that are judged by."""
+PER_TASK = 16
+"""Episodes of a practice task, as in arXiv:2511.08325."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where an agent acts.
+
+    Attributes:
+        env: the environment.
+        task: the kind of its tasks.
+        max_steps: of an episode.
+        demonstrations: that the policy learns from.
+        cloning: how, see `agents_policies.cloned`.
+        practice: tasks of it.
+    """
+
+    env: str
+    task: str
+    max_steps: int
+    demonstrations: int
+    cloning: dict[str, Any]
+    practice: int = 60
+
+    @property
+    def make(self) -> MakeEnvironment:
+        """What makes the environment."""
+        return environment(self.env)
+
+    @property
+    def settings(self) -> EpisodeSettings:
+        """How episodes are played."""
+        return EpisodeSettings(max_steps=self.max_steps, in_flight=48)
+
+
+WORLDS = {
+    "go to": World("babyai", "BabyAI-GoToLocal-v0", 12, 1000, {"steps": 300}),
+    "put next": World("babyai", "BabyAI-PutNextLocalS5N3-v0", 16, 1000, {"steps": 300}),
+    "craft": World(
+        "crafting", "depth-1", 8, 4000, {"steps": 1500, "tokens": 2048, "observations": True}
+    ),
+}
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Stages:
+    """What is made once and found again, with the seconds that it took, and those of a core.
+
+    Args:
+        place: the world's folder.
+    """
+
+    def __init__(self, place: Path):
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, as JSON."""
+        file = self.place / f"{name}.json"
+        if not file.is_file():
+            begun, of_core = time.perf_counter(), time.process_time()
+            value = make()
+            seconds, of_core = time.perf_counter() - begun, time.process_time() - of_core
+            write_json(file, {"value": value, "seconds": seconds, "core_seconds": of_core})
+            say(f"  {self.place.name}: {name} ({seconds:.0f} s, {of_core:.0f} of a core)")
+        return json.loads(file.read_text())["value"]
+
+
+def policy_of(world: World, stages: Stages) -> HFPolicy:
+    """The cloned policy."""
+    folder = stages.place / "policy"
+
+    def make() -> dict[str, float]:
+        shown = demonstrations(world.make(), world.task, SHOWN, world.demonstrations)
+        return cloned(folder, shown, **world.cloning)
+
+    stages("cloned", make)
+    return HFPolicy(folder, device="cpu")
+
+
+def played(
+    world: World, policy: Policy, first: int, n: int, samples: int, file: Path
+) -> list[list[Trajectory]]:
+    """Episodes of tasks, as records in a file; [tasks][samples]."""
+    if not file.is_file():
+        tasks = [Task(seed, world.task) for seed in range(first, first + n)]
+        groups = rollout(
+            policy, world.make, tasks, samples, sampling=SAMPLING, settings=world.settings
+        )
+        write_records([episode.record for group in groups for episode in group], file)
+    every = [record.trajectory for record in read_records(file)]
+    return [every[at : at + samples] for at in range(0, len(every), samples)]
+
+
+def n_steps(episodes: Sequence[Sequence[Trajectory]]) -> int:
+    """Steps of the environment that episodes took."""
+    return sum(len(one.steps) for group in episodes for one in group)
+
+
+def won(episodes: Sequence[Sequence[Trajectory]]) -> float:
+    """The share that succeeded."""
+    return float(np.mean([one.correct is True for group in episodes for one in group]))
+
+
+def counted(episodes: Sequence[Trajectory]) -> list[Record]:
+    """Labels by the mean outcome of what did the same in the same situation."""
+    targets = counted_targets([(turns_of(one), float(one.correct is True)) for one in episodes])
+    return [
+        Record(trajectory=one, labels=StepLabels(values=tuple(values), kind="soft"))
+        for one, values in zip(episodes, targets, strict=True)
+    ]
+
+
+def of_ends(episodes: Sequence[Trajectory]) -> list[Record]:
+    """Labels of the last turns alone: an outcome model, read as the others are."""
+    return [
+        Record(
+            trajectory=one,
+            labels=StepLabels(
+                values=(*[None] * (len(one.steps) - 1), float(one.correct is True)), kind="soft"
+            ),
+        )
+        for one in episodes
+    ]
+
+
+def from_outcomes(episodes: Sequence[Trajectory]) -> list[Record]:
+    """Records whose outcome is all that they teach."""
+    return [Record(trajectory=one) for one in episodes]
+
+
+def monte_carlo(
+    world: World, policy: Policy, episodes: Sequence[Trajectory], n: int
+) -> tuple[list[Record], int]:
+    """Soft labels by going on from each turn, and the environment steps that it took."""
+    prefixes = {
+        prefix.key: prefix
+        for one in episodes
+        for k in range(1, len(one.steps))
+        for prefix in [one.prefix(k)]
+    }
+    found = dict(
+        zip(
+            prefixes,
+            from_turns(
+                policy, world.make, [*prefixes.values()], n,
+                sampling=SAMPLING, settings=world.settings,
+            ),
+            strict=True,
+        )
+    )  # fmt: skip
+    records = []
+    for one in episodes:
+        shares = [
+            found[one.prefix(k).key].successes / max(found[one.prefix(k).key].trials, 1)
+            for k in range(1, len(one.steps))
+        ]
+        values = (*shares, float(one.correct is True))
+        records.append(Record(trajectory=one, labels=StepLabels(values=values, kind="soft")))
+    return records, sum(of.steps for of in found.values()) + sum(len(one.steps) for one in episodes)
+
+
+def taught(place: Path, base: Path, records: Sequence[Record], **settings: Any) -> Path:
+    """A reward model from the policy's weights; all read about as many rows."""
+    if not place.is_dir():
+        promises = settings.pop("promises", None)
+        how: dict[str, Any] = {
+            "kind": "value", "family": "turn_value", "learning_rate": 1e-3,
+            "epochs": float(np.clip(ROWS / len(records), 1.0, MOST)),
+        }  # fmt: skip
+        settings = {**how, **settings, "base": str(base), "out": place}
+        train(records, TrainSettings(**settings), promises=promises)
+    return place
+
+
+ROWS, MOST = 1600, 16
+"""Rows that a reward model reads, and passes over its data at most."""
+
+PROMISE: dict[str, Any] = {"loss": "progress", "promises": PromiseSettings(targets="temporal")}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "outcome model": {},
+    "AgentPRM (a)": PROMISE,
+    "AgentPRM (a), promise alone": {**PROMISE, "loss": "squared_error"},
+    "AgentPRM (b)": {},
+}
+SEARCHED = ("AgentPRM (a)", "AgentPRM (b)")
+"""Those by which beams are chosen, too."""
+
+
+def last_scores(folder: Path, episodes: Sequence[Sequence[Trajectory]]) -> list[list[float]]:
+    """Of each episode, what the model says at its last turn."""
+    scorer = DiscriminativeScorer(folder, device="cpu")
+    every = [one for group in episodes for one in group]
+    scores = [
+        scored.values[-1] if isinstance(scored, StepScores) and scored.values else float("nan")
+        for scored in scorer.score(every)
+    ]
+    width = len(episodes[0])
+    return [scores[at : at + width] for at in range(0, len(scores), width)]
+
+
+def chosen(
+    episodes: Sequence[Sequence[Trajectory]], scores: Sequence[Sequence[float]] | None = None
+) -> dict[str, Any]:
+    """What choosing by scores, or by the most frequent course, is worth; figures by N."""
+    groups = [
+        [
+            Played(
+                one.correct is True,
+                len(one.steps),
+                None if scores is None else scores[i][j],
+                tuple(step.text for step in one.steps),
+            )
+            for j, one in enumerate(group)
+        ]
+        for i, group in enumerate(episodes)
+    ]
+    return measure_episodes(groups, votes=scores is None).metrics()
+
+
+class Voting:
+    """A policy that does what it would do most often: of `n` completions the most frequent.
+
+    Args:
+        policy: asked `n` times a turn.
+        n: completions.
+    """
+
+    def __init__(self, policy: Policy, n: int):
+        self._policy, self._n = policy, n
+        self.name = f"{policy.name}, the most frequent of {n}"
+
+    def complete(
+        self,
+        prefixes: Sequence[Trajectory],
+        n: int,
+        settings: SamplingSettings,
+        seeds: Sequence[int],
+        first: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """See `prmkit.policies.base.Policy.complete`."""
+        assert n == 1
+        drawn = self._policy.complete(prefixes, self._n, settings, seeds, first)
+        found = []
+        for of_prefix in drawn:
+            most = Counter(one.text for one in of_prefix).most_common(1)[0][0]
+            found.append([next(one for one in of_prefix if one.text == most)])
+        return found
+
+
+def interval(values: Sequence[float]) -> list[float]:
+    """A mean over tasks with 95 % of a bootstrap."""
+    rng = np.random.default_rng(0)
+    array = np.asarray(values)
+    means = array[rng.integers(len(array), size=(2000, len(array)))].mean(axis=1)
+    return [float(array.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
+
+
+def by_search(world: World, policy: Policy, model: Path, n_tasks: int) -> dict[str, Any]:
+    """Beam search over actions: `N` of them a turn, from the best N / 4 beams."""
+    tasks = [Task(seed, world.task) for seed in range(HELD_OUT, HELD_OUT + n_tasks)]
+    problems = set_tasks(world.make, tasks, lambda problem, error: say(f"  {problem.id}: {error}"))
+    found = search(
+        problems,
+        lambda scene: beam_search(scene, n=N, width=4, max_steps=world.max_steps),
+        policy,
+        DiscriminativeScorer(model, device="cpu"),
+        settings=SearchSettings(
+            temperature=SAMPLING.temperature, max_step_tokens=SAMPLING.max_new_tokens,
+            aggregation="last", choice="best",
+        ),
+        driving=DriveSettings(in_flight=32),
+        acting=Acting(make=world.make, max_steps=world.max_steps),
+    )  # fmt: skip
+    right, steps, replayed = [], 0, 0
+    for one in found:
+        right.append(float(one.correct is True))
+        steps += one.cost.env_steps
+        replayed += one.cost.replayed
+    n = len(right)
+    return {
+        "success": interval(right), "tasks": n, "environment_steps": steps / n,
+        "replayed": replayed / n, "right": right,
+    }  # fmt: skip
+
+
+def by_votes(world: World, policy: Policy, n_tasks: int) -> dict[str, Any]:
+    """In each turn the most frequent of `N` actions: one episode, N times the policy's tokens."""
+    tasks = [Task(seed, world.task) for seed in range(HELD_OUT, HELD_OUT + n_tasks)]
+    voting = Voting(policy, N)
+    groups = rollout(voting, world.make, tasks, 1, sampling=SAMPLING, settings=world.settings)
+    every = [episode.trajectory for (episode,) in groups]
+    right = [float(one.correct is True) for one in every]
+    return {
+        "success": interval(right), "environment_steps": n_steps([every]) / len(every),
+        "right": right,
+    }  # fmt: skip
+
+
+def practised(world: World, policy: Policy, place: Path) -> list[list[Trajectory]]:
+    """Episodes that reward models learn from."""
+    return played(world, policy, PRACTISED, world.practice, PER_TASK, place / "practice.jsonl")
+
+
+def held_out_of(world: World, policy: Policy, place: Path, n: int) -> list[list[Trajectory]]:
+    """Episodes of the tasks that are judged by."""
+    return played(world, policy, HELD_OUT, n, N, place / "held_out.jsonl")
+
+
+def told_of(episodes: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """What episodes cost, and how many succeeded."""
+    return {"environment_steps": n_steps(episodes), "success": won(episodes)}
+
+
+def main_of(name: str, place: Path, n_tasks: int) -> None:
+    """Clone, practise, learn, choose."""
+    torch.set_num_threads(1)
+    world, stages = WORLDS[name], Stages(place)
+    policy = policy_of(world, stages)
+    stages("practice played", lambda: told_of(practised(world, policy, place)))
+    every = [*chain(*practised(world, policy, place))]
+    labelled = {
+        "outcome model": of_ends(every),
+        "AgentPRM (a)": from_outcomes(every),
+        "AgentPRM (a), promise alone": from_outcomes(every),
+        "AgentPRM (b)": counted(every),
+    }
+    stages("held out played", lambda: told_of(held_out_of(world, policy, place, n_tasks)))
+    held_out = held_out_of(world, policy, place, n_tasks)
+    stages("majority of episodes", lambda: chosen(held_out))
+    stages("majority of actions", lambda: by_votes(world, policy, n_tasks))
+    for model, how in MODELS.items():
+        learnt(world, stages, policy, model, labelled[model], how, held_out)
+
+
+def learnt(
+    world: World,
+    stages: Stages,
+    policy: Policy,
+    model: str,
+    records: Sequence[Record],
+    how: dict[str, Any],
+    held_out: list[list[Trajectory]],
+) -> None:
+    """Train a reward model, and choose by it."""
+    folder = stages.place / model.replace(" ", "_")
+    base = stages.place / "policy"
+    stages(f"{model} trained", lambda: str(taught(folder, base, records, **how)))
+    stages(f"best of episodes, {model}", lambda: chosen(held_out, last_scores(folder, held_out)))
+    if model in SEARCHED:
+        stages(f"beam, {model}", lambda: by_search(world, policy, folder, len(held_out)))
+
+
+COSTS: dict[str, tuple[int, ...]] = {"temporal": (2, 6, 20, 60), "Monte Carlo": (2, 6, 20)}
+"""Practice tasks whose episodes are labelled: by temporal differences all `PER_TASK` of each are
+played, by Monte Carlo one, and it is gone on `PER_TASK` times from each of its turns."""
+
+
+def cost_of(name: str, place: Path, way: str, n: int) -> None:
+    """What labels of `n` tasks cost, and what best-of-N by a model of them is worth."""
+    torch.set_num_threads(1)
+    world, stages = WORLDS[name], Stages(place)
+    policy = HFPolicy(place / "policy", device="cpu")
+    label = f"{way}, {n} tasks"
+
+    def make() -> dict[str, Any]:
+        practice = practised(world, policy, place)[:n]
+        how = dict(PROMISE)
+        if way == "temporal":
+            records, steps = from_outcomes([*chain(*practice)]), n_steps(practice)
+        else:
+            records, steps = monte_carlo(world, policy, [of[0] for of in practice], PER_TASK)
+            # The same loss; its targets are those of the labels.
+            how = {"loss": "progress"}
+        try:
+            folder = taught(place / label.replace(" ", "_"), place / "policy", records, **how)
+        except NothingToMeasure as error:
+            # So few tasks may all have been failed.
+            return {"environment_steps": steps, "not_trained": str(error)}
+        held_out = held_out_of(world, policy, place, 0)
+        return {"environment_steps": steps, **chosen(held_out, last_scores(folder, held_out))}
+
+    stages(label, make)
+
+
+FURTHER = ("go to", "craft")
+"""Worlds in which labels' cost is measured, and the policy taught."""
+
+RL_STEPS, RL_TASKS = 15, 8
+REWARDS: dict[str, dict[str, Any]] = {
+    "GRPO, outcome": {},
+    "GRPO, progress and outcome": {"reward": "progress", "outcome_weight": 1.0},
+}
+
+
+def reinforced(name: str, place: Path, way: str, n_tasks: int) -> None:
+    """Teach the policy by what it earns, and play the held-out tasks again."""
+    torch.set_num_threads(1)
+    world, stages = WORLDS[name], Stages(place)
+    folder = place / way.replace(" ", "_")
+
+    def make() -> dict[str, Any]:
+        scored = way != "GRPO, outcome"
+        model = place / "AgentPRM_(a)"
+        train_agent(
+            world.make,
+            [Task(seed, world.task) for seed in range(PRACTISED, PRACTISED + RL_STEPS * RL_TASKS)],
+            Plan(
+                run=RLSettings(
+                    policy=str(place / "policy"),
+                    out=folder,
+                    algorithm="grpo",
+                    steps=RL_STEPS,
+                    save_every=10,
+                    device="cpu",
+                ),
+                rollouts=RolloutSettings(
+                    problems=RL_TASKS, samples=N, max_new_tokens=SAMPLING.max_new_tokens
+                ),
+                rewards=RewardSettings(**REWARDS[way]),
+                update=UpdateSettings(learning_rate=3e-4),
+                episodes=world.settings,
+            ),
+            scorer=DiscriminativeScorer(model, device="cpu") if scored else None,
+        )
+        after = played(
+            world,
+            HFPolicy(folder / "policy", device="cpu"),
+            HELD_OUT,
+            n_tasks,
+            4,
+            folder / "held_out.jsonl",
+        )
+        rows = saving.rows(folder)
+        return {
+            "success": interval([np.mean([e.correct is True for e in of]) for of in after]),
+            "environment_steps": rows[-1]["env_steps"],
+            "curve": [row["accuracy"] for row in rows if "accuracy" in row],
+            "right": [float(np.mean([e.correct is True for e in of])) for of in after],
+        }  # fmt: skip
+
+    stages(way, make)
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items() if key != "right"}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def run_all(worlds: Sequence[str], place: Path, n_tasks: int, processes: int) -> None:
+    """All that is not made yet, on so many cores: what builds on a world, once it is there."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        firsts = {
+            pool.submit(main_of, name, place / name.replace(" ", "_"), n_tasks): name
+            for name in worlds
+        }
+        waiting: set[Future[None]] = set(firsts)
+        while waiting:
+            done, waiting = wait(waiting, return_when="FIRST_COMPLETED")
+            for one in done:
+                one.result()
+                name = firsts.get(one)
+                if name is None:
+                    continue
+                of = place / name.replace(" ", "_")
+                waiting |= {pool.submit(reinforced, name, of, way, n_tasks) for way in REWARDS}
+                waiting |= {
+                    pool.submit(cost_of, name, of, way, n) for way in COSTS for n in COSTS[way]
+                }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", nargs="*", choices=list(WORLDS), default=list(WORLDS))
+    parser.add_argument("--tasks", type=int, default=300)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    # Large blocks are used again and not given back: to get them anew is a quarter of all time.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        place = options.work or Path(temporary)
+        run_all(options.worlds, place, options.tasks, options.processes)
+        found = {}
+        for name in options.worlds:
+            folder = place / name.replace(" ", "_")
+            made = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
+            found[name] = {
+                **{stage: one["value"] for stage, one in made.items()},
+                "core_seconds": {stage: one["core_seconds"] for stage, one in made.items()},
+            }
+    wall = time.perf_counter() - begun
+    cores = sum(sum(one["core_seconds"].values()) for one in found.values())
+    say(f"{wall:.0f} s with {options.processes} processes; {cores:.0f} s of a core")
+    about = {
+        "prmkit": __version__, "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "tasks": options.tasks, "episodes": N, "seconds": wall,
+        "core_seconds": cores,
+    }  # fmt: skip
+    write_json(options.out, rounded({**about, "worlds": found}))
+
+
+if __name__ == "__main__":
+    main()

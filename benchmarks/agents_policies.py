@@ -1,0 +1,187 @@
+"""Small policies for `agents.py`: cloned from the planners of environments, from scratch.
+
+A tokenizer whose pieces are what observations are made of, a language model of a million weights,
+and as many demonstrations as it is to learn from. What it learns is what the planner did next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prmkit.chat import encode_text
+from prmkit.checkpoints import save_model
+from prmkit.embedded.fitting import Weights, fit
+from prmkit.embedded.lessons import Batch
+from prmkit.embedded.vocabulary import CHAT_TEMPLATE, END, PAD, PROBLEM, SOLUTION
+from prmkit.environments.base import Planner, Task, demonstrate
+from prmkit.errors import EnvironmentFailed
+from prmkit.records import Trajectory
+
+_PIECES = (
+    r"\n- an? [a-z ]+:| \d+ ahead,?| \d+ to the (?:left|right)|\nFields ahead:| \d+ free,?"
+    r"| then an? [a-z ]+\.|\nYou carry |\nYou see:|\nMap:|[\n ](?:\^\^|##|\.\.|\?\?|[rgbpye][dkbx])"
+    r"(?=[ \n]|$)|(?:go|turn|pick) (?:forward|left|right|up)|(?<=\d|one) \p{L}+ \p{L}+"
+    r"| ?\p{L}+| ?\p{N}{1,2}|\n| ?[^\s\p{L}\p{N}]+|\s+"
+)
+"""Of BabyAI's lines few pieces, of a thing that is crafted one, and words; any text can be read."""
+
+POOL = 256
+"""Episodes that are sorted by length together."""
+
+
+def demonstrations(planner: Planner, name: str, first: int, n: int) -> list[Trajectory]:
+    """Episodes of the environment's planner; tasks to which it knows no way are left out."""
+    found: list[Trajectory] = []
+    seed = first
+    while len(found) < n:
+        with suppress(EnvironmentFailed):
+            found.append(demonstrate(planner, Task(seed, name)))
+        seed += 1
+    return found
+
+
+def tokenizer_of(episodes: Sequence[Trajectory], size: int = 2048) -> Any:
+    """A tokenizer whose pieces are those of these episodes; it takes any text."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, PROBLEM, SOLUTION, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (
+        text
+        for one in episodes
+        for text in (
+            one.problem.text,
+            *(step.text for step in one.steps),
+            *(step.observation or "" for step in one.steps),
+        )
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[PROBLEM, SOLUTION],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
+
+
+CONTEXT = 4096
+
+
+def row(tokenizer: Any, episode: Trajectory, observations: bool) -> tuple[list[int], list[bool]]:
+    """An episode's token ids as the policy reads them, and which of them are learnt.
+
+    With observations what is answered is learnt too: where that repeats what was done, it teaches
+    to copy, and sooner than actions alone do.
+    """
+    problem, solution, end = tokenizer.convert_tokens_to_ids([PROBLEM, SOLUTION, END])
+    ids = [problem, *encode_text(tokenizer, episode.problem.text), solution]
+    said = [False] * len(ids)
+    for step in episode.steps:
+        action = [*encode_text(tokenizer, step.text), end]
+        seen = [problem, *encode_text(tokenizer, step.observation or ""), solution]
+        ids += action + seen
+        said += [True] * len(action) + [observations] * len(seen)
+    # Nothing is said after the last observation.
+    n = len(ids) - len(seen)
+    return ids[:n], said[:n]
+
+
+def batches(
+    rows: Sequence[tuple[list[int], list[bool]]], seed: int, tokens: int
+) -> Iterator[Batch]:
+    """The rows over and over in a new order each time, like lengths together."""
+    rng = random.Random(seed)
+    while True:
+        order = [*range(len(rows))]
+        rng.shuffle(order)
+        for at in range(0, len(order), POOL):
+            some = sorted(order[at : at + POOL], key=lambda i: len(rows[i][0]))
+            made: list[list[int]] = [[]]
+            for i in some:
+                if (len(made[-1]) + 1) * len(rows[i][0]) > tokens and made[-1]:
+                    made.append([])
+                made[-1].append(i)
+            rng.shuffle(made)
+            for one in made:
+                yield _padded([rows[i] for i in one])
+
+
+def _padded(rows: Sequence[tuple[list[int], list[bool]]]) -> Batch:
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    said = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, (some, those) in enumerate(rows):
+        ids[i, : len(some)] = torch.tensor(some)
+        said[i, : len(some)] = torch.tensor(those)
+    nothing = torch.full_like(ids, -1)
+    return Batch(ids, said, nothing, nothing)
+
+
+def cloned(
+    folder: Path,
+    episodes: Sequence[Trajectory],
+    *,
+    steps: int,
+    rate: float = 0.02,
+    tokens: int = 8192,
+    observations: bool = False,
+    hidden: int = 128,
+    layers: int = 4,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train a policy on demonstrations and write its folder.
+
+    Returns:
+        Seconds, tokens read, and the mean loss of the last batches.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tokenizer_of(episodes)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            intermediate_size=hidden * 11 // 4,
+            num_attention_heads=hidden // 32,
+            num_key_value_heads=hidden // 32,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    rows = [row(tokenizer, one, observations) for one in episodes]
+    done = fit(
+        model,
+        batches(rows, seed, tokens),
+        n_steps=steps,
+        learning_rate=rate,
+        weights=Weights(meaning=0.0),
+    )
+    save_model(folder, model, tokenizer, {"made_by": "benchmarks/agents.py"})
+    return {"seconds": done.seconds, "tokens": done.n_tokens, "loss": done.losses[-1][1]}

@@ -100,8 +100,8 @@ class World:
 
 
 WORLDS = {
-    "go to": World("babyai", "BabyAI-GoToLocal-v0", 12, 1000, {"steps": 300}),
-    "put next": World("babyai", "BabyAI-PutNextLocalS5N3-v0", 16, 1000, {"steps": 300}),
+    "go to": World("babyai-words", "BabyAI-GoToLocal-v0", 10, 1500, {"steps": 220}),
+    "put next": World("babyai-words", "BabyAI-PutNextLocalS5N3-v0", 12, 1500, {"steps": 220}),
     "craft": World(
         "crafting", "depth-1", 8, 4000, {"steps": 1500, "tokens": 2048, "observations": True}
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prmkit.environments.actions import action_of
-from prmkit.environments.base import replay, task_of
+from prmkit.environments.base import Task, replay, task_of
 from prmkit.environments.crafting import crafting
 from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.scorers.scripted import ScriptedScorer
@@ -31,6 +31,17 @@ class Agent(ScriptedPolicy):
     def complete(self, prefixes, n, settings, seeds, first=None):
         self.calls.append(len(prefixes))
         return super().complete(prefixes, n, settings, seeds, first)
+
+
+class Elsewhere(Agent):
+    """Plays AgentGym's TextCraft, a crafting game behind a server; wastes turns."""
+
+    def _turn(self, prefix, rng):
+        game = crafting()
+        game.reset(Task(task_of(prefix.problem).seed, "depth-1"))
+        for step in prefix.steps:
+            game.step(action_of(step.text))
+        return f"Action: {'inventory' if rng.random() < 0.4 else game.plan()[0]}"
 
 
 def share_done(problem, texts):

@@ -20,7 +20,7 @@ class _Quiet(ThreadingHTTPServer):
 class FakeServer:
     """An HTTP server in a thread; `answer(method, route, query, body)` gives status and JSON."""
 
-    def __init__(self):
+    def __init__(self, port=0):
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ class FakeServer:
                 pass
 
         self.lock, self.requests = threading.Lock(), []
-        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        self._server = _Quiet(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
@@ -78,8 +78,8 @@ class AgentGymServer(FakeServer):
     connection is cut there), ``status`` (a 500) or a dict that replaces the answer's fields.
     """
 
-    def __init__(self, dialect="textcraft", fault=None):
-        super().__init__()
+    def __init__(self, dialect="textcraft", fault=None, port=0):
+        super().__init__(port)
         self.dialect, self.fault = dialect, fault
         self.games, self.steps = {}, {}
 

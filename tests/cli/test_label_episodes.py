@@ -12,15 +12,13 @@ from fake_environments import AgentGymServer
 from prmkit.cli import episodes, label_episodes, play
 from prmkit.cli.episodes import AgentSettings
 from prmkit.cli.label_episodes import situations
-from prmkit.environments.actions import action_of
-from prmkit.environments.base import Task, task_of
+from prmkit.environments.base import Task
 from prmkit.environments.crafting import crafting
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import rollout
 from prmkit.errors import InvalidSetting
 from prmkit.formats.files import read_records, write_records
 from prmkit.policies.base import SamplingSettings
-from prmkit.policies.scripted import ScriptedPolicy
 from prmkit.records import Problem, Step, StepScores, Trajectory, Unscored
 
 N_STEPS = 6
@@ -277,24 +275,10 @@ def test_what_has_no_meaning_is_told_before_any_work(prm, by, played, tmp_path, 
     assert not (tmp_path / "a").exists()
 
 
-class Elsewhere(ScriptedPolicy):
-    """Plays AgentGym's TextCraft, a crafting game behind a server; wastes turns."""
-
-    def __init__(self):
-        super().__init__(self._turn, "agent")
-
-    def _turn(self, prefix, rng):
-        game = crafting()
-        game.reset(Task(task_of(prefix.problem).seed, "depth-1"))
-        for step in prefix.steps:
-            game.step(action_of(step.text))
-        return f"Action: {'inventory' if rng.random() < 0.4 else game.plan()[0]}"
-
-
 def test_an_environment_elsewhere_is_played_and_its_turns_are_labelled(
     prm, by, tmp_path, monkeypatch
 ):
-    agent = by(Elsewhere())
+    agent = by(agents.Elsewhere())
     monkeypatch.setattr(play, "open_policy", lambda settings: (agent, {"policy": 1}))
     played, turns = tmp_path / "played", tmp_path / "turns"
     with AgentGymServer("textcraft") as server:
@@ -321,7 +305,7 @@ def test_an_environment_elsewhere_is_played_and_its_turns_are_labelled(
 
 
 def test_a_server_that_is_away_is_told(prm, by, tmp_path, monkeypatch):
-    agent = by(Elsewhere())
+    agent = by(agents.Elsewhere())
     monkeypatch.setattr(play, "open_policy", lambda settings: (agent, {"policy": 1}))
     address = "agentgym:textcraft=http://127.0.0.1:9"
     with stamina.set_testing(True, attempts=2, cap=True):

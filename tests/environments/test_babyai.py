@@ -7,6 +7,7 @@ import re
 import pytest
 
 from prmkit.environments.base import Task, demonstrate
+from prmkit.environments.catalogue import environment
 from prmkit.environments.laws import ENVIRONMENT_LAWS, Trial
 from prmkit.environments.playing import EpisodeSettings
 from prmkit.environments.rollout import from_turns
@@ -30,6 +31,11 @@ def test_it_keeps_the_laws(law):
     law(Trial(BabyAI, TASKS, steps=6))
 
 
+@pytest.mark.parametrize("law", ENVIRONMENT_LAWS, ids=lambda law: law.__name__)
+def test_the_laws_hold_in_words_too(law):
+    law(Trial(environment("babyai-words"), TASKS[:1], steps=4))
+
+
 def view(carried=None, **things):
     image = np.zeros((7, 7, 3), dtype=np.uint8)
     image[2:5, 2:7, 0] = OBJECT_TO_IDX["empty"]
@@ -43,6 +49,19 @@ def view(carried=None, **things):
     return {"image": image}
 
 
+def test_without_the_map_all_else_is_the_same():
+    with_map, without = BabyAI(), environment("babyai-words")()
+    first, other = with_map.reset(TASKS[0]), without.reset(TASKS[0])
+    assert other.problem.meta["environment"] == without.name == "babyai-words"
+    assert "map" not in other.problem.prompt
+    assert first.observation.split("\nMap:\n")[0] == other.observation
+    for action in with_map.plan():
+        seen, told = with_map.step(action), without.step(action)
+        assert seen.observation.split("\nMap:\n")[0] == told.observation
+        assert seen[1:] == told[1:]
+    assert told.success
+
+
 def test_what_is_seen_by_hand():
     seen = view(
         ("key", "yellow"),
@@ -51,7 +70,7 @@ def test_what_is_seen_by_hand():
         _44=("ball", "grey", "open"),
         _46=("box", "green", "open"),
     )
-    assert _observe(seen, {}) == (
+    assert _observe(seen, {}, True) == (
         "You see:\n"
         "- a green box: 1 to the right\n"
         "- an open blue door: 2 ahead\n"
@@ -68,7 +87,7 @@ def test_what_is_seen_by_hand():
         "?? ?? ## .. .. ?? ??\n"
         "?? ?? ## ^^ gx ?? ??"
     )
-    assert _observe(view(), {}).startswith(
+    assert _observe(view(), {}, True).startswith(
         "You see no thing.\nFields ahead: 3 free, then a wall.\nYou carry nothing.\n"
     )
 

@@ -11,6 +11,7 @@ import copy
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prmkit.environments.gym import GymnasiumEnvironment, Spoken
@@ -48,9 +49,11 @@ _LETTERS = {"door": "d", "key": "k", "ball": "b", "box": "x"}
 RULES = f"""You are in a world of square fields. You see what is ahead, and not through walls.
 One action at a time: {", ".join(ACTIONS)}.
 'pick up', 'drop' and 'toggle' are for the field right ahead; 'toggle' opens and closes doors and \
-boxes, and a locked door if you carry a key of its colour. You carry one thing at most.
-On the map you are ^^ and look up. ## is a wall, .. is free, ?? is not seen; others are a colour \
-(r red, g green, b blue, p purple, y yellow, e grey) and a thing (d door, k key, b ball, x box)."""
+boxes, and a locked door if you carry a key of its colour. You carry one thing at most."""
+
+MAP_RULES = """On the map you are ^^ and look up. ## is a wall, .. is free, ?? is not seen; others \
+are a colour (r red, g green, b blue, p purple, y yellow, e grey) and a thing (d door, k key, \
+b ball, x box)."""
 
 
 def _quiet(*words: object) -> None:
@@ -64,13 +67,24 @@ vars(roomgrid_level)["print"] = _quiet
 class BabyAI(GymnasiumEnvironment):
     """BabyAI, with snapshots, and plans by the bot that comes with the levels.
 
+    Args:
+        map_too: whether observations show what is seen as a map, after the list of things. Without
+            it they are half as long, and the environment is called ``babyai-words``.
+
     The bot knows no way in the few levels that its own documentation names, in ``…Debug`` levels,
     and from some states to which it would not have come by itself.
     """
 
-    def __init__(self) -> None:
-        spoken = Spoken(_describe, _observe, _act, lambda total, terminated, _: total > 0, ACTIONS)
-        super().__init__("babyai", LEVELS, _make, spoken, copies=True)
+    def __init__(self, map_too: bool = True) -> None:
+        spoken = Spoken(
+            partial(_describe, map_too=map_too),
+            partial(_observe, map_too=map_too),
+            _act,
+            lambda total, terminated, _: total > 0,
+            ACTIONS,
+        )
+        name = "babyai" if map_too else "babyai-words"
+        super().__init__(name, LEVELS, _make, spoken, copies=True)
 
     def plan(self) -> tuple[str, ...]:
         """See `prmkit.environments.base.Planner.plan`."""
@@ -106,12 +120,13 @@ def _act(text: str) -> int | None:
     return ACTIONS.index(said) if said in ACTIONS else None
 
 
-def _describe(seen: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    return f"{RULES}\n\nYour mission: {seen['mission']}."
+def _describe(seen: Mapping[str, Any], info: Mapping[str, Any], map_too: bool) -> str:
+    rules = f"{RULES}\n{MAP_RULES}" if map_too else RULES
+    return f"{rules}\n\nYour mission: {seen['mission']}."
 
 
-def _observe(seen: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    """What is seen, as a list of things and as a map."""
+def _observe(seen: Mapping[str, Any], info: Mapping[str, Any], map_too: bool) -> str:
+    """What is seen, as a list of things, and as a map where that is wanted."""
     image = seen["image"]
     width, height = image.shape[:2]
     me = (width // 2, height - 1)
@@ -144,8 +159,7 @@ def _observe(seen: Mapping[str, Any], info: Mapping[str, Any]) -> str:
             *listed,
             f"Fields ahead: {ahead}.",
             f"You carry {carried}.",
-            "Map:",
-            *rows,
+            *(["Map:", *rows] if map_too else []),
         ]
     )
 

@@ -37,6 +37,12 @@ def _babyai(games: Path | None) -> MakeEnvironment:
     return BabyAI
 
 
+def _babyai_words(games: Path | None) -> MakeEnvironment:
+    from prmkit.environments.babyai import BabyAI
+
+    return partial(BabyAI, map_too=False)
+
+
 def _textworld(games: Path | None) -> MakeEnvironment:
     if games is None:
         raise InvalidSetting(
@@ -51,6 +57,7 @@ ENVIRONMENTS: dict[str, Callable[[Path | None], MakeEnvironment]] = {
     "crafting": _crafting,
     "tools": _tools,
     "babyai": _babyai,
+    "babyai-words": _babyai_words,
     "textworld": _textworld,
 }
 """By the name in problems' ``meta``; what each needs is imported when it is asked for."""

@@ -32,7 +32,7 @@ for _name, _help in {
     "evaluate-search": "Compare searches at equal cost (also: prm evaluate search).",
     "compare": "Set evaluations side by side, with paired differences and tests.",
     "search": "Search solutions of problems, guided by step scores, within a budget.",
-    "rl": "Teach a policy by verified outcomes and step scores.",
+    "rl": "Teach a policy, or an agent in its environment, by outcomes and step scores.",
     "play": "Play episodes of an environment, and choose among them by the scores of their turns.",
     "sample": "Sample solutions of problems from a language model.",
     "label": "Label the steps of solutions by rollouts.",

@@ -43,7 +43,8 @@ class PlayRun:
     """What is played, how often, and where it goes.
 
     Attributes:
-        env: crafting, tools, babyai or textworld.
+        env: crafting, tools, babyai, babyai-words or textworld; or agentgym:KIND=URL,
+            openenv=URL, gymnasium:ID (docs/agents.md).
         out: the run folder: config.json, records.jsonl (the episodes, turns with what they were
             answered), metrics.json, report.html.
         task: a kind of the environment's tasks, by name; give it once per kind. An unknown name
@@ -135,7 +136,9 @@ def play(
     described["scorer"] = how.described
     if searching.search is not None:
         del described["samples"]
-        described |= {**asdict(searching), "set_": list(searching.set_)}
+        told = asdict(searching)
+        described["set"] = list(told.pop("set_"))
+        described |= told
         # Nothing that could have been refused claims the folder.
         searched = opened(searching, run, make, kinds, speaker, drawing, how)
         return _play_by_search(run, searching.search, searched, tasks, described, json)

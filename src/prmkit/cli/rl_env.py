@@ -23,7 +23,8 @@ class RLEnvironment:
     """An environment to act in, in place of problems: responses are episodes, their steps turns.
 
     Attributes:
-        env: crafting, tools, babyai or textworld.
+        env: crafting, tools, babyai, babyai-words or textworld; or agentgym:KIND=URL,
+            openenv=URL, gymnasium:ID (docs/agents.md).
         task: a kind of the environment's tasks, by name; give it once per kind. An unknown name
             lists those there are; by default the first.
         seeds: of each kind: how many tasks, such as 1000 (0 to 999), or which, such as 0-999.

@@ -108,6 +108,10 @@ WORLDS = {
 }
 
 
+PRICED, TAUGHT = ("go to", "put next"), ("go to",)
+"""Worlds in which labels' cost is measured, and in which the policy is taught."""
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -453,10 +457,7 @@ def cost_of(name: str, place: Path, way: str, n: int) -> None:
     stages(label, make)
 
 
-FURTHER = ("go to", "craft")
-"""Worlds in which labels' cost is measured, and the policy taught."""
-
-RL_STEPS, RL_TASKS = 15, 8
+RL_STEPS, RL_TASKS = 40, 8
 REWARDS: dict[str, dict[str, Any]] = {
     "GRPO, outcome": {},
     "GRPO, progress and outcome": {"reward": "progress", "outcome_weight": 1.0},
@@ -537,10 +538,12 @@ def run_all(worlds: Sequence[str], place: Path, n_tasks: int, processes: int) ->
                 if name is None:
                     continue
                 of = place / name.replace(" ", "_")
-                waiting |= {pool.submit(reinforced, name, of, way, n_tasks) for way in REWARDS}
-                waiting |= {
-                    pool.submit(cost_of, name, of, way, n) for way in COSTS for n in COSTS[way]
-                }
+                if name in TAUGHT:
+                    waiting |= {pool.submit(reinforced, name, of, way, n_tasks) for way in REWARDS}
+                if name in PRICED:
+                    waiting |= {
+                        pool.submit(cost_of, name, of, way, n) for way in COSTS for n in COSTS[way]
+                    }
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_a_search_solves_what_single_episodes_do_not(prm, by, tmp_path):
     page = (tmp_path / "beam" / "report.html").read_text()
     assert "of the episodes that beam chose" in page
     config = json.loads((tmp_path / "beam" / "config.json").read_text())
-    assert (config["search"], config["n"], config["set_"]) == ("beam", 8, ["width=4"])
+    assert (config["search"], config["n"], config["set"]) == ("beam", 8, ["width=4"])
     assert "samples" not in config
 
 

@@ -565,7 +565,7 @@ def main() -> None:
             folder = place / name.replace(" ", "_")
             made = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
             found[name] = {
-                **{stage: one["value"] for stage, one in made.items()},
+                **{k: one["value"] for k, one in made.items() if isinstance(one["value"], dict)},
                 "core_seconds": {stage: one["core_seconds"] for stage, one in made.items()},
             }
     wall = time.perf_counter() - begun

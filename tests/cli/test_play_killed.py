@@ -87,7 +87,7 @@ def test_a_killed_environment_costs_the_episodes_that_were_under_way(prm, monkey
 
 
 @pytest.mark.slow
-def test_a_killed_run_plays_nothing_again(tmp_path):
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
     given = [sys.executable, "-m", "prmkit.cli", "play", "crafting", "--policy", "embedded/policy"]
     given += ["--seeds", "40", "--samples", "2", "--max-steps", "3", "--max-new-tokens", "6"]
     given += ["--in-flight", "2", "--model", "embedded/prm"]
@@ -99,13 +99,14 @@ def test_a_killed_run_plays_nothing_again(tmp_path):
         before = _noted(ledger)
         running = subprocess.Popen([*given, "-o", str(killed)], env=env, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and running.poll() is None and _noted(ledger) <= before:
-            time.sleep(0.005)
+        while time.monotonic() < deadline and running.poll() is None:
+            if _noted(ledger) > before + 30_000:
+                break
+            time.sleep(0.002)
         kills += running.poll() is None
         running.send_signal(signal.SIGKILL)
         running.wait()
-        # What was noted stays noted.
-        assert _noted(ledger) >= before
+        assert _noted(ledger) > before
     assert kills == 2
     assert subprocess.run([*given, "-o", str(killed)], env=env, check=False).returncode == 0
     first, second = (list(read_records(out / "records.jsonl")) for out in (whole, killed))
@@ -113,11 +114,5 @@ def test_a_killed_run_plays_nothing_again(tmp_path):
 
 
 def _noted(ledger):
-    import sqlite3
-
-    try:
-        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as found:
-            tables = [n for (n,) in found.execute("SELECT name FROM sqlite_master")]
-            return sum(found.execute(f'SELECT count(*) FROM "{n}"').fetchone()[0] for n in tables)
-    except sqlite3.OperationalError:
-        return 0
+    """Bytes of what was noted, its journal included."""
+    return sum(file.stat().st_size for file in ledger.parent.glob(f"{ledger.name}*"))

@@ -18,7 +18,7 @@ from prmkit.chat import encode_text
 from prmkit.checkpoints import save_model
 from prmkit.embedded.fitting import Weights, fit
 from prmkit.embedded.lessons import Batch
-from prmkit.embedded.vocabulary import CHAT_TEMPLATE, END, PAD, PROBLEM, SOLUTION
+from prmkit.embedded.vocabulary import END, PROBLEM, SOLUTION, tokenizer_of
 from prmkit.environments.base import Planner, Task, demonstrate
 from prmkit.errors import EnvironmentFailed
 from prmkit.records import Trajectory
@@ -46,47 +46,17 @@ def demonstrations(planner: Planner, name: str, first: int, n: int) -> list[Traj
     return found
 
 
-def tokenizer_of(episodes: Sequence[Trajectory], size: int = 2048) -> Any:
-    """A tokenizer whose pieces are those of these episodes; it takes any text."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[PAD, PROBLEM, SOLUTION, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts = (
-        text
-        for one in episodes
-        for text in (
-            one.problem.text,
-            *(step.text for step in one.steps),
-            *(step.observation or "" for step in one.steps),
-        )
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        additional_special_tokens=[PROBLEM, SOLUTION],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT,
-    )
+def texts_of(episodes: Sequence[Trajectory]) -> Iterator[str]:
+    """All that is said in episodes."""
+    for one in episodes:
+        yield one.problem.text
+        for step in one.steps:
+            yield step.text
+            yield step.observation or ""
 
 
 CONTEXT = 4096
+"""Tokens that a policy reads at most."""
 
 
 def row(tokenizer: Any, episode: Trajectory, observations: bool) -> tuple[list[int], list[bool]]:
@@ -158,7 +128,7 @@ def cloned(
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tokenizer_of(episodes)
+    tokenizer = tokenizer_of(texts_of(episodes), _PIECES, 2048, CONTEXT)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -155,17 +155,22 @@ def play(
         groups, failures = found.written(run.out / "records.jsonl")
         metrics = _metrics(run, kinds, groups, scored=scorer is not None)
         metrics["not_played"] = len(failures)
-        write_json(run.out / "metrics.json", metrics)
-        write_episodes(
-            run.out / "report.html",
-            read_records(run.out / "records.jsonl"),
-            title=f"{run.env}, played by {player.name}",
-            metrics=metrics,
-            aggregation=run.aggregate,
-            settings=described,
-        )
+        _write(run, f"{run.env}, played by {player.name}", metrics, described)
     _tell(run, metrics, failures, json)
     return INCOMPLETE if failures else DONE
+
+
+def _write(run: PlayRun, title: str, metrics: dict[str, Any], described: dict[str, Any]) -> None:
+    """The figures and the page of episodes that are written."""
+    write_json(run.out / "metrics.json", metrics)
+    write_episodes(
+        run.out / "report.html",
+        read_records(run.out / "records.jsonl"),
+        title=title,
+        metrics=metrics,
+        aggregation=run.aggregate,
+        settings=described,
+    )
 
 
 def _play_by_search(
@@ -179,15 +184,7 @@ def _play_by_search(
     with run_folder(run.out, described, resume=run.resume):
         found, failures = play_by_search(searched, run, tasks, quiet=json)
         metrics = metrics_of(searched, name, found, failures)
-        write_json(run.out / "metrics.json", metrics)
-        write_episodes(
-            run.out / "report.html",
-            read_records(run.out / "records.jsonl"),
-            title=f"{run.env}, {searched.policy.name} by {name}",
-            metrics=metrics,
-            aggregation=run.aggregate,
-            settings=described,
-        )
+        _write(run, f"{run.env}, {searched.policy.name} by {name}", metrics, described)
     _tell(run, metrics, failures, json)
     return INCOMPLETE if failures or metrics["not_drawn"] else DONE
 

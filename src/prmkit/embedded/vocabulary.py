@@ -8,7 +8,7 @@ models small. The chat template is the ordinary one of a Hugging Face folder: a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prmkit.embedded.solutions import write_solution
@@ -42,13 +42,27 @@ def _corpus() -> Iterator[str]:
 
 def build_tokenizer(vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
     """Train the tokenizer on the world's own sentences; the same bytes every time."""
+    return tokenizer_of(_corpus(), _PIECES, vocabulary_size, 1024)
+
+
+def tokenizer_of(
+    texts: Iterable[str], pieces: str, vocabulary_size: int, context: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer that is learnt from texts; it has the world's chat template.
+
+    Args:
+        texts: what merges are counted in.
+        pieces: a pattern of what is merged at most.
+        vocabulary_size: tokens at most.
+        context: tokens that its models read at most.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -59,7 +73,7 @@ def build_tokenizer(vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -67,5 +81,5 @@ def build_tokenizer(vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
         additional_special_tokens=[PROBLEM, SOLUTION],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=1024,
+        model_max_length=context,
     )

@@ -1,14 +1,15 @@
 """Agents: what a process reward model is worth to a policy that acts, at equal environment steps.
 
-    python benchmarks/agents.py [--worlds NAME ...] [--tasks N] [--work DIR] [--processes N]
-        [--out FILE]
+    python benchmarks/agents.py [--worlds NAME ...] [--tasks N] [--seeds N] [--work DIR]
+        [--processes N] [--out FILE]
 
 In each world a small policy is cloned from the environment's planner. It plays practice tasks; from
 those episodes an outcome reward model and two AgentPRMs learn: (a) promise and progress by temporal
 differences (arXiv:2511.08325), (b) counted outcomes (arXiv:2502.10325). Then all choose among the
 policy's episodes of tasks that nobody has seen. Beside that: what labels cost by temporal
-differences and by Monte Carlo, and what the policy learns from rewards. DIR keeps what is made, so
-that a run can be stopped and gone on with.
+differences and by Monte Carlo, and what the policy learns from rewards, from one draw of practice
+tasks or from several (--seeds). DIR keeps what is made, so that a run can be stopped and gone on
+with, also with more seeds.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,26 +32,42 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents_policies import cloned, demonstrations
+from agents_worlds import (
+    HELD_OUT,
+    PER_TASK,
+    PRACTISED,
+    SAMPLING,
+    WORLDS,
+    N,
+    Stages,
+    World,
+    held_out_of,
+    interval,
+    n_steps,
+    played,
+    policy_of,
+    practised,
+    say,
+    told_of,
+)
 from prmkit import __version__
 from prmkit.environments.actions import turns_of
-from prmkit.environments.base import MakeEnvironment, Task
-from prmkit.environments.catalogue import environment
-from prmkit.environments.playing import EpisodeSettings
+from prmkit.environments.base import Task
 from prmkit.environments.rollout import from_turns, rollout
 from prmkit.errors import NothingToMeasure
 from prmkit.evaluation.episodes import Played, measure_episodes
 from prmkit.files import write_json
-from prmkit.formats.files import read_records, write_records
 from prmkit.labelling.promise_progress import counted_targets
 from prmkit.policies.base import Completion, Policy, SamplingSettings
 from prmkit.policies.hf import HFPolicy
-from prmkit.records import Record, StepLabels, StepScores, Trajectory
+from prmkit.records import Problem, Record, StepLabels, StepScores, Trajectory
 from prmkit.rl import saving
 from prmkit.rl.episodes import train_agent
 from prmkit.rl.loop import Plan
 from prmkit.rl.settings import RewardSettings, RLSettings, RolloutSettings, UpdateSettings
+from prmkit.scorers.base import Scorer
 from prmkit.scorers.discriminative import DiscriminativeScorer
+from prmkit.scorers.scripted import ScriptedScorer
 from prmkit.search.acting import Acting, set_tasks
 from prmkit.search.beam import beam_search
 from prmkit.search.drive import DriveSettings, search
@@ -59,120 +76,8 @@ from prmkit.training.episodes import PromiseSettings
 from prmkit.training.trainer import TrainSettings, train
 
 RESULTS = Path(__file__).parent / "results" / "agents.json"
-SAMPLING = SamplingSettings(temperature=1.0, max_new_tokens=40)
-N = 8
-"""Episodes among which is chosen."""
-SHOWN, PRACTISED, HELD_OUT = 1_000_000, 200_000, 500_000
-"""Where seeds begin: of demonstrations, of practice, and of the tasks that are judged by."""
-PER_TASK = 16
-"""Episodes of a practice task, as in arXiv:2511.08325."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Where an agent acts.
-
-    Attributes:
-        env: the environment.
-        task: the kind of its tasks.
-        max_steps: of an episode.
-        demonstrations: that the policy learns from.
-        cloning: how, see `agents_policies.cloned`.
-        practice: tasks of it.
-    """
-
-    env: str
-    task: str
-    max_steps: int
-    demonstrations: int
-    cloning: dict[str, Any]
-    practice: int = 60
-
-    @property
-    def make(self) -> MakeEnvironment:
-        """What makes the environment."""
-        return environment(self.env)
-
-    @property
-    def settings(self) -> EpisodeSettings:
-        """How episodes are played."""
-        return EpisodeSettings(max_steps=self.max_steps, in_flight=48)
-
-
-WORLDS = {
-    "go to": World("babyai-words", "BabyAI-GoToLocal-v0", 10, 1500, {"steps": 220}),
-    "put next": World("babyai-words", "BabyAI-PutNextLocalS5N3-v0", 12, 1500, {"steps": 220}),
-    "craft": World(
-        "crafting", "depth-1", 8, 4000, {"steps": 1500, "tokens": 2048, "observations": True}
-    ),
-}
-
-
 PRICED, TAUGHT = ("go to", "put next"), ("go to",)
 """Worlds in which labels' cost is measured, and in which the policy is taught."""
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-class Stages:
-    """What is made once and found again, with the seconds that it took, and those of a core.
-
-    Args:
-        place: the world's folder.
-    """
-
-    def __init__(self, place: Path):
-        self.place = place
-        place.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, as JSON."""
-        file = self.place / f"{name}.json"
-        if not file.is_file():
-            begun, of_core = time.perf_counter(), time.process_time()
-            value = make()
-            seconds, of_core = time.perf_counter() - begun, time.process_time() - of_core
-            write_json(file, {"value": value, "seconds": seconds, "core_seconds": of_core})
-            say(f"  {self.place.name}: {name} ({seconds:.0f} s, {of_core:.0f} of a core)")
-        return json.loads(file.read_text())["value"]
-
-
-def policy_of(world: World, stages: Stages) -> HFPolicy:
-    """The cloned policy."""
-    folder = stages.place / "policy"
-
-    def make() -> dict[str, float]:
-        shown = demonstrations(world.make(), world.task, SHOWN, world.demonstrations)
-        return cloned(folder, shown, **world.cloning)
-
-    stages("cloned", make)
-    return HFPolicy(folder, device="cpu")
-
-
-def played(
-    world: World, policy: Policy, first: int, n: int, samples: int, file: Path
-) -> list[list[Trajectory]]:
-    """Episodes of tasks, as records in a file; [tasks][samples]."""
-    if not file.is_file():
-        tasks = [Task(seed, world.task) for seed in range(first, first + n)]
-        groups = rollout(
-            policy, world.make, tasks, samples, sampling=SAMPLING, settings=world.settings
-        )
-        write_records([episode.record for group in groups for episode in group], file)
-    every = [record.trajectory for record in read_records(file)]
-    return [every[at : at + samples] for at in range(0, len(every), samples)]
-
-
-def n_steps(episodes: Sequence[Sequence[Trajectory]]) -> int:
-    """Steps of the environment that episodes took."""
-    return sum(len(one.steps) for group in episodes for one in group)
-
-
-def won(episodes: Sequence[Sequence[Trajectory]]) -> float:
-    """The share that succeeded."""
-    return float(np.mean([one.correct is True for group in episodes for one in group]))
 
 
 def counted(episodes: Sequence[Trajectory]) -> list[Record]:
@@ -246,7 +151,10 @@ def taught(place: Path, base: Path, records: Sequence[Record], **settings: Any) 
     return place
 
 
-ROWS, MOST = 1600, 16
+SIBLINGS = 60
+"""Situations in which actions are compared."""
+
+ROWS, MOST = 1600, 80
 """Rows that a reward model reads, and passes over its data at most."""
 
 PROMISE: dict[str, Any] = {"loss": "progress", "promises": PromiseSettings(targets="temporal")}
@@ -258,7 +166,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "AgentPRM (b)": {},
 }
 SEARCHED = ("AgentPRM (a)", "AgentPRM (b)")
-"""Those by which beams are chosen, too."""
+"""Those by which beams are chosen, too; by the first also twice as many of half the width."""
 
 
 def last_scores(folder: Path, episodes: Sequence[Sequence[Trajectory]]) -> list[list[float]]:
@@ -322,23 +230,22 @@ class Voting:
         return found
 
 
-def interval(values: Sequence[float]) -> list[float]:
-    """A mean over tasks with 95 % of a bootstrap."""
-    rng = np.random.default_rng(0)
-    array = np.asarray(values)
-    means = array[rng.integers(len(array), size=(2000, len(array)))].mean(axis=1)
-    return [float(array.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
+def by_chance(problem: Problem, turns: Sequence[str]) -> float:
+    """A promise that knows nothing: what a beam is worth by that is worth of its form alone."""
+    return random.Random(f"{problem.id} {turns}").random()
 
 
-def by_search(world: World, policy: Policy, model: Path, n_tasks: int) -> dict[str, Any]:
-    """Beam search over actions: `N` of them a turn, from the best N / 4 beams."""
+def by_search(
+    world: World, policy: Policy, scorer: Scorer, n_tasks: int, width: int = 4
+) -> dict[str, Any]:
+    """Beam search over actions: `N` of them a turn, from the best N / `width` beams."""
     tasks = [Task(seed, world.task) for seed in range(HELD_OUT, HELD_OUT + n_tasks)]
     problems = set_tasks(world.make, tasks, lambda problem, error: say(f"  {problem.id}: {error}"))
     found = search(
         problems,
-        lambda scene: beam_search(scene, n=N, width=4, max_steps=world.max_steps),
+        lambda scene: beam_search(scene, n=N, width=width, max_steps=world.max_steps),
         policy,
-        DiscriminativeScorer(model, device="cpu"),
+        scorer,
         settings=SearchSettings(
             temperature=SAMPLING.temperature, max_step_tokens=SAMPLING.max_new_tokens,
             aggregation="last", choice="best",
@@ -371,19 +278,48 @@ def by_votes(world: World, policy: Policy, n_tasks: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def practised(world: World, policy: Policy, place: Path) -> list[list[Trajectory]]:
-    """Episodes that reward models learn from."""
-    return played(world, policy, PRACTISED, world.practice, PER_TASK, place / "practice.jsonl")
+def siblings(episodes: Sequence[Sequence[Trajectory]], n: int) -> list[list[Trajectory]]:
+    """Beginnings of episodes that differ in their last action alone, two or more together."""
+    found: list[list[Trajectory]] = []
+    for group in episodes:
+        for k in range(1, max(len(one.steps) for one in group)):
+            ways: dict[str, dict[str, Trajectory]] = {}
+            for one in group:
+                if len(one.steps) > k:
+                    after = one.prefix(k)
+                    ways.setdefault(one.prefix(k - 1).key, {})[after.key] = after
+            found += [[*way.values()] for way in ways.values() if len(way) > 1]
+    random.Random(0).shuffle(found)
+    return found[:n]
 
 
-def held_out_of(world: World, policy: Policy, place: Path, n: int) -> list[list[Trajectory]]:
-    """Episodes of the tasks that are judged by."""
-    return played(world, policy, HELD_OUT, n, N, place / "held_out.jsonl")
-
-
-def told_of(episodes: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """What episodes cost, and how many succeeded."""
-    return {"environment_steps": n_steps(episodes), "success": won(episodes)}
+def turns_told(
+    world: World, policy: Policy, place: Path, held_out: Sequence[Sequence[Trajectory]]
+) -> dict[str, Any]:
+    """What actions are worth that models choose among those of one situation, by going on."""
+    ways = siblings(held_out, SIBLINGS)
+    every = [*chain(*ways)]
+    went = from_turns(
+        policy, world.make, every, PER_TASK, sampling=SAMPLING, settings=world.settings
+    )
+    worth = [of.successes / max(of.trials, 1) for of in went]
+    ends = np.cumsum([len(way) for way in ways])[:-1]
+    of_ways = np.split(np.array(worth), ends)
+    told: dict[str, Any] = {
+        "situations": len(ways),
+        "any of them": float(np.mean([of.mean() for of in of_ways])),
+        "the best": float(np.mean([of.max() for of in of_ways])),
+    }
+    for model in MODELS:
+        said = np.array(last_scores(place / model.replace(" ", "_"), [every])[0])
+        of_model = np.split(said, ends)
+        told[model] = {
+            "chosen": float(
+                np.mean([of[said_.argmax()] for of, said_ in zip(of_ways, of_model, strict=True)])
+            ),
+            "correlation": float(np.corrcoef(said, worth)[0, 1]),
+        }
+    return told
 
 
 def main_of(name: str, place: Path, n_tasks: int) -> None:
@@ -403,8 +339,13 @@ def main_of(name: str, place: Path, n_tasks: int) -> None:
     held_out = held_out_of(world, policy, place, n_tasks)
     stages("majority of episodes", lambda: chosen(held_out))
     stages("majority of actions", lambda: by_votes(world, policy, n_tasks))
+    shortest = [[-float(len(one.steps)) for one in of] for of in held_out]
+    stages("shortest of episodes", lambda: chosen(held_out, shortest))
+    chance = ScriptedScorer(by_chance, semantics="value")
+    stages("beam, chance", lambda: by_search(world, policy, chance, n_tasks))
     for model, how in MODELS.items():
         learnt(world, stages, policy, model, labelled[model], how, held_out)
+    stages("turns", lambda: turns_told(world, policy, place, held_out))
 
 
 def learnt(
@@ -422,23 +363,35 @@ def learnt(
     stages(f"{model} trained", lambda: str(taught(folder, base, records, **how)))
     stages(f"best of episodes, {model}", lambda: chosen(held_out, last_scores(folder, held_out)))
     if model in SEARCHED:
-        stages(f"beam, {model}", lambda: by_search(world, policy, folder, len(held_out)))
+        scorer = DiscriminativeScorer(folder, device="cpu")
+        stages(f"beam, {model}", lambda: by_search(world, policy, scorer, len(held_out)))
+        if model == SEARCHED[0]:
+            stages(
+                f"wider beam, {model}",
+                lambda: by_search(world, policy, scorer, len(held_out), width=2),
+            )
 
 
-COSTS: dict[str, tuple[int, ...]] = {"temporal": (2, 6, 20, 60), "Monte Carlo": (2, 6, 20)}
+COSTS = (2, 6, 20)
 """Practice tasks whose episodes are labelled: by temporal differences all `PER_TASK` of each are
 played, by Monte Carlo one, and it is gone on `PER_TASK` times from each of its turns."""
 
+WAYS = ("temporal", "Monte Carlo")
 
-def cost_of(name: str, place: Path, way: str, n: int) -> None:
-    """What labels of `n` tasks cost, and what best-of-N by a model of them is worth."""
+
+def cost_of(name: str, place: Path, way: str, n: int, seed: int) -> None:
+    """What labels of `n` tasks cost, and what best-of-N by a model of them is worth.
+
+    All seeds have other tasks.
+    """
     torch.set_num_threads(1)
     world, stages = WORLDS[name], Stages(place)
     policy = HFPolicy(place / "policy", device="cpu")
-    label = f"{way}, {n} tasks"
+    label = f"{way}, {n} tasks, seed {seed}"
 
     def make() -> dict[str, Any]:
-        practice = practised(world, policy, place)[:n]
+        first = seed * COSTS[-1]
+        practice = practised(world, policy, place)[first : first + n]
         how = dict(PROMISE)
         if way == "temporal":
             records, steps = from_outcomes([*chain(*practice)]), n_steps(practice)
@@ -447,7 +400,8 @@ def cost_of(name: str, place: Path, way: str, n: int) -> None:
             # The same loss; its targets are those of the labels.
             how = {"loss": "progress"}
         try:
-            folder = taught(place / label.replace(" ", "_"), place / "policy", records, **how)
+            folder = place / label.replace(" ", "_")
+            taught(folder, place / "policy", records, seed=seed, **how)
         except NothingToMeasure as error:
             # So few tasks may all have been failed.
             return {"environment_steps": steps, "not_trained": str(error)}
@@ -458,24 +412,28 @@ def cost_of(name: str, place: Path, way: str, n: int) -> None:
 
 
 RL_STEPS, RL_TASKS = 40, 8
+RL_FIRST = 10_000
+"""Where the practice tasks of the first seed begin, and so on: no reward model has seen them."""
 REWARDS: dict[str, dict[str, Any]] = {
     "GRPO, outcome": {},
     "GRPO, progress and outcome": {"reward": "progress", "outcome_weight": 1.0},
 }
 
 
-def reinforced(name: str, place: Path, way: str, n_tasks: int) -> None:
+def reinforced(name: str, place: Path, way: str, seed: int, n_tasks: int) -> None:
     """Teach the policy by what it earns, and play the held-out tasks again."""
     torch.set_num_threads(1)
     world, stages = WORLDS[name], Stages(place)
-    folder = place / way.replace(" ", "_")
+    label = f"{way}, seed {seed}"
+    folder = place / label.replace(" ", "_")
 
     def make() -> dict[str, Any]:
-        scored = way != "GRPO, outcome"
+        scored = "reward" in REWARDS[way]
+        first = PRACTISED + RL_FIRST * (seed + 1)
         model = place / "AgentPRM_(a)"
         train_agent(
             world.make,
-            [Task(seed, world.task) for seed in range(PRACTISED, PRACTISED + RL_STEPS * RL_TASKS)],
+            [Task(at, world.task) for at in range(first, first + RL_STEPS * RL_TASKS)],
             Plan(
                 run=RLSettings(
                     policy=str(place / "policy"),
@@ -483,13 +441,14 @@ def reinforced(name: str, place: Path, way: str, n_tasks: int) -> None:
                     algorithm="grpo",
                     steps=RL_STEPS,
                     save_every=10,
+                    seed=seed,
                     device="cpu",
                 ),
                 rollouts=RolloutSettings(
                     problems=RL_TASKS, samples=N, max_new_tokens=SAMPLING.max_new_tokens
                 ),
                 rewards=RewardSettings(**REWARDS[way]),
-                update=UpdateSettings(learning_rate=3e-4),
+                update=UpdateSettings(learning_rate=1e-3),
                 episodes=world.settings,
             ),
             scorer=DiscriminativeScorer(model, device="cpu") if scored else None,
@@ -504,13 +463,13 @@ def reinforced(name: str, place: Path, way: str, n_tasks: int) -> None:
         )
         rows = saving.rows(folder)
         return {
-            "success": interval([np.mean([e.correct is True for e in of]) for of in after]),
+            "success": interval([float(np.mean([e.correct is True for e in of])) for of in after]),
             "environment_steps": rows[-1]["env_steps"],
             "curve": [row["accuracy"] for row in rows if "accuracy" in row],
             "right": [float(np.mean([e.correct is True for e in of])) for of in after],
         }  # fmt: skip
 
-    stages(way, make)
+    stages(label, make)
 
 
 def rounded(value: Any) -> Any:
@@ -521,7 +480,7 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def run_all(worlds: Sequence[str], place: Path, n_tasks: int, processes: int) -> None:
+def run_all(worlds: Sequence[str], place: Path, n_tasks: int, seeds: int, processes: int) -> None:
     """All that is not made yet, on so many cores: what builds on a world, once it is there."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -538,18 +497,26 @@ def run_all(worlds: Sequence[str], place: Path, n_tasks: int, processes: int) ->
                 if name is None:
                     continue
                 of = place / name.replace(" ", "_")
-                if name in TAUGHT:
-                    waiting |= {pool.submit(reinforced, name, of, way, n_tasks) for way in REWARDS}
-                if name in PRICED:
-                    waiting |= {
-                        pool.submit(cost_of, name, of, way, n) for way in COSTS for n in COSTS[way]
-                    }
+                for seed in range(seeds):
+                    if name in TAUGHT:
+                        waiting |= {
+                            pool.submit(reinforced, name, of, way, seed, n_tasks) for way in REWARDS
+                        }
+                    if name in PRICED:
+                        waiting |= {
+                            pool.submit(cost_of, name, of, way, n, seed)
+                            for way in WAYS
+                            for n in COSTS
+                        }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", nargs="*", choices=list(WORLDS), default=list(WORLDS))
     parser.add_argument("--tasks", type=int, default=300)
+    parser.add_argument(
+        "--seeds", type=int, default=1, choices=(1, 2, 3), help="of labels' cost and of teaching"
+    )
     parser.add_argument("--work", type=Path)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -559,7 +526,7 @@ def main() -> None:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         place = options.work or Path(temporary)
-        run_all(options.worlds, place, options.tasks, options.processes)
+        run_all(options.worlds, place, options.tasks, options.seeds, options.processes)
         found = {}
         for name in options.worlds:
             folder = place / name.replace(" ", "_")
@@ -574,7 +541,7 @@ def main() -> None:
     about = {
         "prmkit": __version__, "torch": torch.__version__,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "tasks": options.tasks, "episodes": N, "seconds": wall,
+        "tasks": options.tasks, "seeds": options.seeds, "episodes": N, "seconds": wall,
         "core_seconds": cores,
     }  # fmt: skip
     write_json(options.out, rounded({**about, "worlds": found}))

@@ -7,10 +7,11 @@ and as many demonstrations as it is to learn from. What it learns is what the pl
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,36 +20,92 @@ from prmkit.checkpoints import save_model
 from prmkit.embedded.fitting import Weights, fit
 from prmkit.embedded.lessons import Batch
 from prmkit.embedded.vocabulary import END, PROBLEM, SOLUTION, tokenizer_of
-from prmkit.environments.base import Planner, Task, demonstrate
+from prmkit.environments.base import Planner, Task
 from prmkit.errors import EnvironmentFailed
-from prmkit.records import Trajectory
+from prmkit.records import Step, Trajectory
 
 _PIECES = (
-    r"\n- an? [a-z ]+:| \d+ ahead,?| \d+ to the (?:left|right)|\nFields ahead:| \d+ free,?"
-    r"| then an? [a-z ]+\.|\nYou carry |\nYou see:|\nMap:|[\n ](?:\^\^|##|\.\.|\?\?|[rgbpye][dkbx])"
+    r"\n- an?(?= )| (?:red|green|blue|purple|yellow|grey) (?:ball|box|key|door)"
+    r"| \d+ ahead,?| \d+ to the (?:left|right)|\nFields ahead:| \d+ free,?"
+    r"|\nYou carry |\nYou see:|\nMap:|[\n ](?:\^\^|##|\.\.|\?\?|[rgbpye][dkbx])"
     r"(?=[ \n]|$)|(?:go|turn|pick) (?:forward|left|right|up)|(?<=\d|one) \p{L}+ \p{L}+"
     r"| ?\p{L}+| ?\p{N}{1,2}|\n| ?[^\s\p{L}\p{N}]+|\s+"
 )
-"""Of BabyAI's lines few pieces, of a thing that is crafted one, and words; any text can be read."""
+"""Of BabyAI's lines few pieces, a thing the same in lists and missions; a thing that is crafted is
+one; else words. Any text can be read."""
 
 POOL = 256
 """Episodes that are sorted by length together."""
 
 
-def demonstrations(planner: Planner, name: str, first: int, n: int) -> list[Trajectory]:
-    """Episodes of the environment's planner; tasks to which it knows no way are left out."""
-    found: list[Trajectory] = []
+class Shown(NamedTuple):
+    """A demonstration.
+
+    Attributes:
+        episode: of the planner, and of chance.
+        planned: of each turn, whether the planner did it; chance's are not learnt.
+    """
+
+    episode: Trajectory
+    planned: tuple[bool, ...]
+
+
+def demonstrations(
+    planner: Planner, name: str, first: int, n: int, mistakes: float = 0.0, max_steps: int = 20
+) -> list[Shown]:
+    """Episodes of the environment's planner; tasks to which it knows no way are left out.
+
+    Args:
+        planner: the environment.
+        name: the kind of task.
+        first: the first seed.
+        n: how many.
+        mistakes: turns that are left to chance, after which the planner plans anew: so it is shown
+            what to do behind a mistake, too.
+        max_steps: turns of an episode at most.
+    """
+    found: list[Shown] = []
     seed = first
     while len(found) < n:
         with suppress(EnvironmentFailed):
-            found.append(demonstrate(planner, Task(seed, name)))
+            found.append(_shown(planner, Task(seed, name), mistakes, max_steps))
         seed += 1
     return found
 
 
-def texts_of(episodes: Sequence[Trajectory]) -> Iterator[str]:
+def _shown(planner: Planner, task: Task, mistakes: float, max_steps: int) -> Shown:
+    rng = random.Random(f"{task.name} {task.seed}")
+    problem = planner.reset(task).problem
+    plan: list[str] = []
+    steps: list[Step] = []
+    planned: list[bool] = []
+    for _ in range(max_steps):
+        plan = plan or [*planner.plan()]
+        right = plan.pop(0)
+        by_plan = rng.random() >= mistakes
+        action = right if by_plan else _mistake(right, planner.actions() or (), rng)
+        if not by_plan:
+            plan = []
+        reply = planner.step(action)
+        steps.append(Step(text=action, observation=reply.observation))
+        planned.append(by_plan)
+        if reply.done:
+            break
+    return Shown(Trajectory(problem=problem, steps=tuple(steps)), tuple(planned))
+
+
+def _mistake(right: str, legal: Sequence[str], rng: random.Random) -> str:
+    """Another action, or the right one with another number in it."""
+    numbers = [m.span() for m in re.finditer(r"\d+", right)]
+    if numbers and rng.random() < 0.5:
+        begin, end = rng.choice(numbers)
+        return right[:begin] + rng.choice("1234") + right[end:]
+    return rng.choice([*legal] or [right])
+
+
+def texts_of(shown: Sequence[Shown]) -> Iterator[str]:
     """All that is said in episodes."""
-    for one in episodes:
+    for one, _ in shown:
         yield one.problem.text
         for step in one.steps:
             yield step.text
@@ -59,20 +116,21 @@ CONTEXT = 4096
 """Tokens that a policy reads at most."""
 
 
-def row(tokenizer: Any, episode: Trajectory, observations: bool) -> tuple[list[int], list[bool]]:
+def row(tokenizer: Any, shown: Shown, observations: bool) -> tuple[list[int], list[bool]]:
     """An episode's token ids as the policy reads them, and which of them are learnt.
 
     With observations what is answered is learnt too: where that repeats what was done, it teaches
     to copy, and sooner than actions alone do.
     """
+    episode = shown.episode
     problem, solution, end = tokenizer.convert_tokens_to_ids([PROBLEM, SOLUTION, END])
     ids = [problem, *encode_text(tokenizer, episode.problem.text), solution]
     said = [False] * len(ids)
-    for step in episode.steps:
+    for step, planned in zip(episode.steps, shown.planned, strict=True):
         action = [*encode_text(tokenizer, step.text), end]
         seen = [problem, *encode_text(tokenizer, step.observation or ""), solution]
         ids += action + seen
-        said += [True] * len(action) + [observations] * len(seen)
+        said += [planned] * len(action) + [observations] * len(seen)
     # Nothing is said after the last observation.
     n = len(ids) - len(seen)
     return ids[:n], said[:n]
@@ -111,7 +169,7 @@ def _padded(rows: Sequence[tuple[list[int], list[bool]]]) -> Batch:
 
 def cloned(
     folder: Path,
-    episodes: Sequence[Trajectory],
+    shown: Sequence[Shown],
     *,
     steps: int,
     rate: float = 0.02,
@@ -128,7 +186,7 @@ def cloned(
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tokenizer_of(texts_of(episodes), _PIECES, 2048, CONTEXT)
+    tokenizer = tokenizer_of(texts_of(shown), _PIECES, 2048, CONTEXT)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -145,7 +203,7 @@ def cloned(
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    rows = [row(tokenizer, one, observations) for one in episodes]
+    rows = [row(tokenizer, one, observations) for one in shown]
     done = fit(
         model,
         batches(rows, seed, tokens),

@@ -166,3 +166,24 @@ def test_what_has_no_meaning_is_refused(prm, by, tmp_path, given, told):
     assert code == 1
     assert told in " ".join(err.split())
     assert not (tmp_path / "a" / "metrics.json").exists()
+
+
+def test_a_preset_brings_its_settings(prm, by, tmp_path):
+    agent = by(Agent())
+    asked = []
+    complete = agent.complete
+    agent.complete = lambda p, n, settings, *rest: (
+        asked.append(settings.temperature) or complete(p, n, settings, *rest)
+    )
+    run = ("play", "crafting", *SMALL, "--search", "its-pf", "--n", 2, "--model", "x", "--json")
+    code, told, err = prm(*run, "-o", tmp_path / "preset")
+    assert code == 0
+    assert "its-pf runs with temperature 0.8, choice algorithm" in err
+    assert json.loads(told)["choice"] == "algorithm"
+    assert set(asked) == {0.8}
+    asked.clear()
+    code, told, err = prm(*run, "--choice", "best", "--temperature", 0.5, "-o", tmp_path / "given")
+    assert code == 0
+    assert "runs with" not in err
+    assert json.loads(told)["choice"] == "best"
+    assert set(asked) == {0.5}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from prmkit.cli.console import Bars, bars
+from prmkit.cli.console import Bars, bars, say
 from prmkit.cli.names import open_policy, open_scorer
 from prmkit.cli.search_options import budget_given, options_given
 from prmkit.cli.sinks import sink
@@ -132,17 +132,7 @@ def opened(
             f"tasks of {run.env} ({', '.join(kinds)}) are not solved by answers, so nothing can be "
             "voted on; choose the best by score (--search best-of-n or beam, --choice best)"
         )
-    choice = given.choice or ("weighted" if how.model is None else "best")
-    settings = SearchSettings(
-        temperature=drawing.temperature,
-        top_p=drawing.top_p,
-        max_step_tokens=drawing.max_new_tokens,
-        step_stop=drawing.stop,
-        aggregation=run.aggregate,
-        choice=choice,
-        answers="text",
-        seed=run.seed,
-    )
+    settings = _settings(given, run, drawing, scored=how.model is not None)
     acting = Acting(
         make=make,
         max_steps=run.max_steps,
@@ -153,6 +143,36 @@ def opened(
     policy, _ = open_policy(speaker)
     scorer = None if how.model is None else open_scorer(how.settings(speaker.device))
     return Searched(algorithm_, policy, scorer, settings, budget, acting)
+
+
+def _settings(
+    given: PlaySearch, run: PlayRun, drawing: SamplingSettings, *, scored: bool
+) -> SearchSettings:
+    """How is drawn and chosen; what was not given is the preset's, where the search is one."""
+    usual = type(drawing)()
+    preset = PRESETS[given.search].settings if given.search in PRESETS else {}
+    stands = {
+        "temperature": drawing.temperature == usual.temperature,
+        "max_step_tokens": drawing.max_new_tokens == usual.max_new_tokens,
+        "aggregation": run.aggregate == type(run).aggregate,
+        "choice": given.choice is None,
+    }
+    # What else a preset sets, such as tokens of a solution, has no meaning in an environment.
+    of_preset = {name: preset[name] for name, free in stands.items() if free and name in preset}
+    if of_preset:
+        shown = ", ".join(f"{name} {value}" for name, value in of_preset.items())
+        say(f"{given.search} runs with {shown}")
+    settings = SearchSettings(
+        temperature=drawing.temperature,
+        top_p=drawing.top_p,
+        max_step_tokens=drawing.max_new_tokens,
+        step_stop=drawing.stop,
+        aggregation=run.aggregate,
+        choice=given.choice or ("best" if scored else "weighted"),
+        answers="text",
+        seed=run.seed,
+    )
+    return replace(settings, **of_preset)
 
 
 def _votes(search: str) -> bool:

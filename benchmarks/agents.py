@@ -76,7 +76,7 @@ from prmkit.training.episodes import PromiseSettings
 from prmkit.training.trainer import TrainSettings, train
 
 RESULTS = Path(__file__).parent / "results" / "agents.json"
-PRICED, TAUGHT = ("go to", "put next"), ("go to",)
+PRICED, TAUGHT = ("go to",), ("go to",)
 """Worlds in which labels' cost is measured, and in which the policy is taught."""
 
 
@@ -541,8 +541,7 @@ def main() -> None:
     about = {
         "prmkit": __version__, "torch": torch.__version__,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "tasks": options.tasks, "seeds": options.seeds, "episodes": N, "seconds": wall,
-        "core_seconds": cores,
+        "tasks": options.tasks, "episodes": N, "core_seconds": cores,
     }  # fmt: skip
     write_json(options.out, rounded({**about, "worlds": found}))
 

@@ -513,7 +513,7 @@ def run_all(worlds: Sequence[str], place: Path, n_tasks: int, seeds: int, proces
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", nargs="*", choices=list(WORLDS), default=list(WORLDS))
-    parser.add_argument("--tasks", type=int, default=100, help="held out, of 8 episodes each")
+    parser.add_argument("--tasks", type=int, default=60, help="held out, of 8 episodes each")
     parser.add_argument(
         "--seeds", type=int, default=1, choices=(1, 2, 3), help="of labels' cost and of teaching"
     )

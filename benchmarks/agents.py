@@ -343,6 +343,7 @@ def main_of(name: str, place: Path, n_tasks: int) -> None:
     stages("shortest of episodes", lambda: chosen(held_out, shortest))
     chance = ScriptedScorer(by_chance, semantics="value")
     stages("beam, chance", lambda: by_search(world, policy, chance, n_tasks))
+    stages("wider beam, chance", lambda: by_search(world, policy, chance, n_tasks, width=2))
     for model, how in MODELS.items():
         learnt(world, stages, policy, model, labelled[model], how, held_out)
     stages("turns", lambda: turns_told(world, policy, place, held_out))

@@ -168,7 +168,8 @@ def _write(run: PlayRun, title: str, metrics: dict[str, Any], described: dict[st
         read_records(run.out / "records.jsonl"),
         title=title,
         metrics=metrics,
-        aggregation=run.aggregate,
+        # That of a preset, where there is one.
+        aggregation=metrics.get("aggregate", run.aggregate),
         settings=described,
     )
 

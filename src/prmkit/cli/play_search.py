@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from prmkit.cli.console import Bars, bars, say
+from prmkit.cli.console import Bars, bars
 from prmkit.cli.names import open_policy, open_scorer
-from prmkit.cli.search_options import budget_given, options_given
+from prmkit.cli.search_options import budget_given, options_given, say_preset
 from prmkit.cli.sinks import sink
 from prmkit.environments.catalogue import answer_of, answers_count
 from prmkit.errors import InvalidSetting
@@ -132,7 +132,7 @@ def opened(
             f"tasks of {run.env} ({', '.join(kinds)}) are not solved by answers, so nothing can be "
             "voted on; choose the best by score (--search best-of-n or beam, --choice best)"
         )
-    settings = _settings(given, run, drawing, scored=how.model is not None)
+    settings = _settings(given.search, given.choice, run, drawing, scored=how.model is not None)
     acting = Acting(
         make=make,
         max_steps=run.max_steps,
@@ -146,29 +146,27 @@ def opened(
 
 
 def _settings(
-    given: PlaySearch, run: PlayRun, drawing: SamplingSettings, *, scored: bool
+    name: str, choice: Choice | None, run: PlayRun, drawing: SamplingSettings, *, scored: bool
 ) -> SearchSettings:
     """How is drawn and chosen; what was not given is the preset's, where the search is one."""
     usual = type(drawing)()
-    preset = PRESETS[given.search].settings if given.search in PRESETS else {}
-    stands = {
-        "temperature": drawing.temperature == usual.temperature,
-        "max_step_tokens": drawing.max_new_tokens == usual.max_new_tokens,
-        "aggregation": run.aggregate == type(run).aggregate,
-        "choice": given.choice is None,
+    given = {
+        "temperature": drawing.temperature != usual.temperature,
+        "max_step_tokens": drawing.max_new_tokens != usual.max_new_tokens,
+        "aggregation": run.aggregate != type(run).aggregate,
+        "choice": choice is not None,
     }
     # What else a preset sets, such as tokens of a solution, has no meaning in an environment.
-    of_preset = {name: preset[name] for name, free in stands.items() if free and name in preset}
-    if of_preset:
-        shown = ", ".join(f"{name} {value}" for name, value in of_preset.items())
-        say(f"{given.search} runs with {shown}")
+    preset = PRESETS[name].settings if name in PRESETS else {}
+    of_preset = {field: preset[field] for field in given if field in preset and not given[field]}
+    say_preset(name, of_preset)
     settings = SearchSettings(
         temperature=drawing.temperature,
         top_p=drawing.top_p,
         max_step_tokens=drawing.max_new_tokens,
         step_stop=drawing.stop,
         aggregation=run.aggregate,
-        choice=given.choice or ("best" if scored else "weighted"),
+        choice=choice or ("best" if scored else "weighted"),
         answers="text",
         seed=run.seed,
     )

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from prmkit.cli.console import DONE, INCOMPLETE, Bars, bars, figures, out, print_json, say
 from prmkit.cli.names import distinct_problems, judge, open_policy, open_scorer
 from prmkit.cli.reward_model import SearchModel
-from prmkit.cli.search_options import budget_given, options_given
+from prmkit.cli.search_options import budget_given, options_given, say_preset
 from prmkit.cli.sinks import named_like, sink
 from prmkit.embedded.world import Split, problems
 from prmkit.errors import NothingToMeasure
@@ -110,9 +110,7 @@ def search(
         return replayed(run, how.settings(speaker.device), settings, json)
     items = _problems(run)
     settings, of_preset = with_preset(run.algorithm, _for_world(items, settings))
-    if of_preset:
-        shown = ", ".join(f"{name} {value}" for name, value in of_preset.items())
-        say(f"{run.algorithm} runs with {shown}")
+    say_preset(run.algorithm, of_preset)
     chosen = algorithm(run.algorithm, **options_given(run.n, run.set_))
     limits = budget_given(run.budget, run.prices)
     described = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prmkit.cli.console import say
 from prmkit.errors import InvalidSetting, UnknownName
 from prmkit.search.settings import LIMITS, Budget
 
@@ -22,6 +23,14 @@ def options_given(n: int | None, given: Sequence[str]) -> dict[str, Any]:
             raise InvalidSetting(f"--set is {one!r}; give it as NAME=VALUE, such as width=4")
         options[name.replace("-", "_")] = value
     return options
+
+
+def say_preset(name: str, settings: Mapping[str, Any]) -> None:
+    """Tell which settings are a preset's; nothing where none are."""
+    if settings:
+        say(
+            f"{name} runs with {', '.join(f'{field} {value}' for field, value in settings.items())}"
+        )
 
 
 def budget_given(text: str | None, prices: tuple[float, float, float] | None) -> Budget:

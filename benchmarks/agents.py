@@ -19,10 +19,8 @@ import json
 import multiprocessing
 import os
 import platform
-import random
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from itertools import chain
@@ -32,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents_choosing import by_chance, by_search, by_votes, chosen, last_scores, turns_told
 from agents_worlds import (
     HELD_OUT,
     PER_TASK,
@@ -42,38 +41,33 @@ from agents_worlds import (
     Stages,
     World,
     held_out_of,
-    interval,
     n_steps,
     played,
     policy_of,
     practised,
     say,
+    shares,
     told_of,
 )
 from prmkit import __version__
 from prmkit.environments.actions import turns_of
 from prmkit.environments.base import Task
-from prmkit.environments.rollout import from_turns, rollout
+from prmkit.environments.rollout import from_turns
 from prmkit.errors import NothingToMeasure
-from prmkit.evaluation.episodes import Played, measure_episodes
 from prmkit.files import write_json
 from prmkit.labelling.promise_progress import counted_targets
-from prmkit.policies.base import Completion, Policy, SamplingSettings
+from prmkit.policies.base import Policy
 from prmkit.policies.hf import HFPolicy
-from prmkit.records import Problem, Record, StepLabels, StepScores, Trajectory
+from prmkit.records import Record, StepLabels, Trajectory
 from prmkit.rl import saving
 from prmkit.rl.episodes import train_agent
 from prmkit.rl.loop import Plan
 from prmkit.rl.settings import RewardSettings, RLSettings, RolloutSettings, UpdateSettings
-from prmkit.scorers.base import Scorer
 from prmkit.scorers.discriminative import DiscriminativeScorer
 from prmkit.scorers.scripted import ScriptedScorer
-from prmkit.search.acting import Acting, set_tasks
-from prmkit.search.beam import beam_search
-from prmkit.search.drive import DriveSettings, search
-from prmkit.search.settings import SearchSettings
 from prmkit.training.episodes import PromiseSettings
 from prmkit.training.trainer import TrainSettings, train
+from rl import interval
 
 RESULTS = Path(__file__).parent / "results" / "agents.json"
 PRICED, TAUGHT = ("go to",), ("go to",)
@@ -151,9 +145,6 @@ def taught(place: Path, base: Path, records: Sequence[Record], **settings: Any) 
     return place
 
 
-SIBLINGS = 60
-"""Situations in which actions are compared."""
-
 ROWS, MOST = 1600, 80
 """Rows that a reward model reads, and passes over its data at most."""
 
@@ -167,159 +158,6 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 SEARCHED = ("AgentPRM (a)", "AgentPRM (b)")
 """Those by which beams are chosen, too; by the first also twice as many of half the width."""
-
-
-def last_scores(folder: Path, episodes: Sequence[Sequence[Trajectory]]) -> list[list[float]]:
-    """Of each episode, what the model says at its last turn."""
-    scorer = DiscriminativeScorer(folder, device="cpu")
-    every = [one for group in episodes for one in group]
-    scores = [
-        scored.values[-1] if isinstance(scored, StepScores) and scored.values else float("nan")
-        for scored in scorer.score(every)
-    ]
-    width = len(episodes[0])
-    return [scores[at : at + width] for at in range(0, len(scores), width)]
-
-
-def chosen(
-    episodes: Sequence[Sequence[Trajectory]], scores: Sequence[Sequence[float]] | None = None
-) -> dict[str, Any]:
-    """What choosing by scores, or by the most frequent course, is worth; figures by N."""
-    groups = [
-        [
-            Played(
-                one.correct is True,
-                len(one.steps),
-                None if scores is None else scores[i][j],
-                tuple(step.text for step in one.steps),
-            )
-            for j, one in enumerate(group)
-        ]
-        for i, group in enumerate(episodes)
-    ]
-    return measure_episodes(groups, votes=scores is None).metrics()
-
-
-class Voting:
-    """A policy that does what it would do most often: of `n` completions the most frequent.
-
-    Args:
-        policy: asked `n` times a turn.
-        n: completions.
-    """
-
-    def __init__(self, policy: Policy, n: int):
-        self._policy, self._n = policy, n
-        self.name = f"{policy.name}, the most frequent of {n}"
-
-    def complete(
-        self,
-        prefixes: Sequence[Trajectory],
-        n: int,
-        settings: SamplingSettings,
-        seeds: Sequence[int],
-        first: Sequence[int] | None = None,
-    ) -> list[list[Completion]]:
-        """See `prmkit.policies.base.Policy.complete`."""
-        assert n == 1
-        drawn = self._policy.complete(prefixes, self._n, settings, seeds, first)
-        found = []
-        for of_prefix in drawn:
-            most = Counter(one.text for one in of_prefix).most_common(1)[0][0]
-            found.append([next(one for one in of_prefix if one.text == most)])
-        return found
-
-
-def by_chance(problem: Problem, turns: Sequence[str]) -> float:
-    """A promise that knows nothing: what a beam is worth by that is worth of its form alone."""
-    return random.Random(f"{problem.id} {turns}").random()
-
-
-def by_search(
-    world: World, policy: Policy, scorer: Scorer, n_tasks: int, width: int = 4
-) -> dict[str, Any]:
-    """Beam search over actions: `N` of them a turn, from the best N / `width` beams."""
-    tasks = [Task(seed, world.task) for seed in range(HELD_OUT, HELD_OUT + n_tasks)]
-    problems = set_tasks(world.make, tasks, lambda problem, error: say(f"  {problem.id}: {error}"))
-    found = search(
-        problems,
-        lambda scene: beam_search(scene, n=N, width=width, max_steps=world.max_steps),
-        policy,
-        scorer,
-        settings=SearchSettings(
-            temperature=SAMPLING.temperature, max_step_tokens=SAMPLING.max_new_tokens,
-            aggregation="last", choice="best",
-        ),
-        driving=DriveSettings(in_flight=32),
-        acting=Acting(make=world.make, max_steps=world.max_steps),
-    )  # fmt: skip
-    right, steps, replayed = [], 0, 0
-    for one in found:
-        right.append(float(one.correct is True))
-        steps += one.cost.env_steps
-        replayed += one.cost.replayed
-    n = len(right)
-    return {
-        "success": interval(right), "tasks": n, "environment_steps": steps / n,
-        "replayed": replayed / n, "right": right,
-    }  # fmt: skip
-
-
-def by_votes(world: World, policy: Policy, n_tasks: int) -> dict[str, Any]:
-    """In each turn the most frequent of `N` actions: one episode, N times the policy's tokens."""
-    tasks = [Task(seed, world.task) for seed in range(HELD_OUT, HELD_OUT + n_tasks)]
-    voting = Voting(policy, N)
-    groups = rollout(voting, world.make, tasks, 1, sampling=SAMPLING, settings=world.settings)
-    every = [episode.trajectory for (episode,) in groups]
-    right = [float(one.correct is True) for one in every]
-    return {
-        "success": interval(right), "environment_steps": n_steps([every]) / len(every),
-        "right": right,
-    }  # fmt: skip
-
-
-def siblings(episodes: Sequence[Sequence[Trajectory]], n: int) -> list[list[Trajectory]]:
-    """Beginnings of episodes that differ in their last action alone, two or more together."""
-    found: list[list[Trajectory]] = []
-    for group in episodes:
-        for k in range(1, max(len(one.steps) for one in group)):
-            ways: dict[str, dict[str, Trajectory]] = {}
-            for one in group:
-                if len(one.steps) > k:
-                    after = one.prefix(k)
-                    ways.setdefault(one.prefix(k - 1).key, {})[after.key] = after
-            found += [[*way.values()] for way in ways.values() if len(way) > 1]
-    random.Random(0).shuffle(found)
-    return found[:n]
-
-
-def turns_told(
-    world: World, policy: Policy, place: Path, held_out: Sequence[Sequence[Trajectory]]
-) -> dict[str, Any]:
-    """What actions are worth that models choose among those of one situation, by going on."""
-    ways = siblings(held_out, SIBLINGS)
-    every = [*chain(*ways)]
-    went = from_turns(
-        policy, world.make, every, PER_TASK, sampling=SAMPLING, settings=world.settings
-    )
-    worth = [of.successes / max(of.trials, 1) for of in went]
-    ends = np.cumsum([len(way) for way in ways])[:-1]
-    of_ways = np.split(np.array(worth), ends)
-    told: dict[str, Any] = {
-        "situations": len(ways),
-        "any of them": float(np.mean([of.mean() for of in of_ways])),
-        "the best": float(np.mean([of.max() for of in of_ways])),
-    }
-    for model in MODELS:
-        said = np.array(last_scores(place / model.replace(" ", "_"), [every])[0])
-        of_model = np.split(said, ends)
-        told[model] = {
-            "chosen": float(
-                np.mean([of[said_.argmax()] for of, said_ in zip(of_ways, of_model, strict=True)])
-            ),
-            "correlation": float(np.corrcoef(said, worth)[0, 1]),
-        }
-    return told
 
 
 def main_of(name: str, place: Path, n_tasks: int) -> None:
@@ -346,7 +184,8 @@ def main_of(name: str, place: Path, n_tasks: int) -> None:
     stages("wider beam, chance", lambda: by_search(world, policy, chance, n_tasks, width=2))
     for model, how in MODELS.items():
         learnt(world, stages, policy, model, labelled[model], how, held_out)
-    stages("turns", lambda: turns_told(world, policy, place, held_out))
+    models = {model: place / model.replace(" ", "_") for model in MODELS}
+    stages("turns", lambda: turns_told(world, policy, models, held_out))
 
 
 def learnt(
@@ -462,15 +301,33 @@ def reinforced(name: str, place: Path, way: str, seed: int, n_tasks: int) -> Non
             4,
             folder / "held_out.jsonl",
         )
-        rows = saving.rows(folder)
+        rows, right = saving.rows(folder), shares(after)
         return {
-            "success": interval([float(np.mean([e.correct is True for e in of])) for of in after]),
+            "success": interval([right]),
             "environment_steps": rows[-1]["env_steps"],
             "curve": [row["accuracy"] for row in rows if "accuracy" in row],
-            "right": [float(np.mean([e.correct is True for e in of])) for of in after],
+            "right": right,
         }  # fmt: skip
 
     stages(label, make)
+
+
+def taught_by(made: dict[str, Any]) -> dict[str, Any]:
+    """What teaching came to over seeds and tasks, beside what was before, and beside outcomes."""
+    runs = {
+        way: [value["right"] for label, value in made.items() if label.startswith(f"{way}, seed ")]
+        for way in REWARDS
+    }
+    outcome, progress = REWARDS
+    before = made["held out played"]["right"]
+    told: dict[str, Any] = {
+        way: {"seeds": len(of), "success": interval(of), "gain": interval(of, before)}
+        for way, of in runs.items()
+        if of
+    }
+    if runs[outcome] and len(runs[outcome]) == len(runs[progress]):
+        told["progress over outcome"] = interval(runs[progress], runs[outcome])
+    return told
 
 
 def rounded(value: Any) -> Any:
@@ -527,12 +384,19 @@ def main() -> None:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         place = options.work or Path(temporary)
+        n_tasks = Stages(place)("tasks", lambda: options.tasks)
+        if n_tasks != options.tasks:
+            raise SystemExit(
+                f"{place} was begun with --tasks {n_tasks}; give the same, or another --work"
+            )
         run_all(options.worlds, place, options.tasks, options.seeds, options.processes)
         found = {}
         for name in options.worlds:
             folder = place / name.replace(" ", "_")
             made = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
+            taught_ = taught_by({stage: one["value"] for stage, one in made.items()})
             found[name] = {
+                **({"taught": taught_} if taught_ else {}),
                 **{k: one["value"] for k, one in made.items() if isinstance(one["value"], dict)},
                 "core_seconds": {stage: one["core_seconds"] for stage, one in made.items()},
             }

@@ -95,7 +95,7 @@ def _shown(planner: Planner, task: Task, mistakes: float, max_steps: int) -> Sho
 
 
 def _mistake(right: str, legal: Sequence[str], rng: random.Random) -> str:
-    """Another action, or the right one with another number in it."""
+    """An action of chance, or the right one with a number of chance in it."""
     numbers = [m.span() for m in re.finditer(r"\d+", right)]
     if numbers and rng.random() < 0.5:
         begin, end = rng.choice(numbers)

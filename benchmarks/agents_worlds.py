@@ -136,17 +136,9 @@ def n_steps(episodes: Sequence[Sequence[Trajectory]]) -> int:
     return sum(len(one.steps) for group in episodes for one in group)
 
 
-def won(episodes: Sequence[Sequence[Trajectory]]) -> float:
-    """The share that succeeded."""
-    return float(np.mean([one.correct is True for group in episodes for one in group]))
-
-
-def interval(values: Sequence[float]) -> list[float]:
-    """A mean over tasks with 95 % of a bootstrap."""
-    rng = np.random.default_rng(0)
-    array = np.asarray(values)
-    means = array[rng.integers(len(array), size=(2000, len(array)))].mean(axis=1)
-    return [float(array.mean()), *np.quantile(means, [0.025, 0.975]).tolist()]
+def shares(episodes: Sequence[Sequence[Trajectory]]) -> list[float]:
+    """Of each task, the share of its episodes that succeeded."""
+    return [float(np.mean([one.correct is True for one in group])) for group in episodes]
 
 
 def practised(world: World, policy: Policy, place: Path) -> list[list[Trajectory]]:
@@ -159,6 +151,9 @@ def held_out_of(world: World, policy: Policy, place: Path, n: int) -> list[list[
     return played(world, policy, HELD_OUT, n, N, place / "held_out.jsonl")
 
 
-def told_of(episodes: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+def told_of(episodes: Sequence[Sequence[Trajectory]]) -> dict[str, Any]:
     """What episodes cost, and how many succeeded."""
-    return {"environment_steps": n_steps(episodes), "success": won(episodes)}
+    right = shares(episodes)
+    return {
+        "environment_steps": n_steps(episodes), "success": float(np.mean(right)), "right": right,
+    }  # fmt: skip

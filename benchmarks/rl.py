@@ -37,6 +37,7 @@ from prmkit.rl import saving
 from prmkit.rl.loop import Plan, train_policy
 from prmkit.rl.monitors import MonitorSettings
 from prmkit.rl.settings import (
+    Algorithm,
     ImplicitSettings,
     RewardSettings,
     RLSettings,
@@ -51,7 +52,7 @@ RATE = 3e-4
 """Of policies; 1e-4 and 1e-3 were worse with outcomes alone. PRIME's reward model learns with 5e-4
 and β 0.5, as implicit PRMs do in `training.py`; with 3e-4 and 0.05 it learnt nothing."""
 
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+ARMS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "RLOO, outcome": ("rloo", {}),
     "GRPO, outcome": ("grpo", {}),
     "PRIME": ("prime", {"reward": "implicit"}),
@@ -140,7 +141,10 @@ def judged(policy: Path, n: int = 300, samples: int = 4) -> list[float]:
     return [sum(one.correct is True for one in of) / samples for of in drawn]
 
 
-def interval(runs: Sequence[Sequence[float]], base: Sequence[float] | None = None) -> list[float]:
+def interval(
+    runs: Sequence[Sequence[float]],
+    base: Sequence[float] | Sequence[Sequence[float]] | None = None,
+) -> list[float]:
     """Mean over runs and problems with 95 % of a bootstrap over both; less another's, if given."""
     table = np.asarray(runs) - (0 if base is None else np.asarray(base))
     rng = np.random.default_rng(0)

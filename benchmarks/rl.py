@@ -66,6 +66,9 @@ ARMS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
 }
 """By name: the algorithm, and what is earned. The last three are about being fooled."""
 
+USUAL = ["RLOO, outcome", "GRPO, outcome", "PRIME", "GRPO, PRM", "PURE, PRM and outcome"]
+"""Arms that are made unless others are named: half an hour of two cores with three seeds."""
+
 PRACTICE, WATCHED, JUDGED = 200_000, 50_000, 55_000
 """Where problems begin: to practise on, to evaluate on meanwhile, and to judge by in the end."""
 
@@ -208,7 +211,7 @@ def rounded(value: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=USUAL)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--work", type=Path)

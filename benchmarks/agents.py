@@ -330,6 +330,22 @@ def taught_by(made: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def priced_by(made: dict[str, Any]) -> dict[str, Any]:
+    """What labels cost, and what the best of `N` by them is worth: means over seeds, and each."""
+    told = {}
+    for label in (f"{way}, {n} tasks" for way in WAYS for n in COSTS):
+        runs = [one for stage, one in made.items() if stage.startswith(f"{label}, seed ")]
+        each = [one["at"][-1]["best"][0] for one in runs if "at" in one]
+        if each:
+            told[label] = {
+                "environment_steps": float(np.mean([one["environment_steps"] for one in runs])),
+                "best": float(np.mean(each)),
+                "of seeds": each,
+                "not_trained": len(runs) - len(each),
+            }
+    return told
+
+
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: rounded(v) for key, v in value.items() if key != "right"}
@@ -394,9 +410,10 @@ def main() -> None:
         for name in options.worlds:
             folder = place / name.replace(" ", "_")
             made = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
-            taught_ = taught_by({stage: one["value"] for stage, one in made.items()})
+            values = {stage: one["value"] for stage, one in made.items()}
+            sums = {"taught": taught_by(values), "labels": priced_by(values)}
             found[name] = {
-                **({"taught": taught_} if taught_ else {}),
+                **{what: told for what, told in sums.items() if told},
                 **{k: one["value"] for k, one in made.items() if isinstance(one["value"], dict)},
                 "core_seconds": {stage: one["core_seconds"] for stage, one in made.items()},
             }

@@ -25,9 +25,6 @@ from prmkit.search.drive import DriveSettings, search
 from prmkit.search.settings import SearchSettings
 from rl import interval
 
-SIBLINGS = 60
-"""Situations in which actions are compared."""
-
 
 def last_scores(folder: Path, episodes: Sequence[Sequence[Trajectory]]) -> list[list[float]]:
     """Of each episode, what the model says at its last turn."""
@@ -161,10 +158,10 @@ def turns_told(
 ) -> dict[str, Any]:
     """What actions are worth that models choose among those of one situation, by going on.
 
-    The best of some is found by one half of the continuations and judged by the other: by the same
-    ones the luckiest would be the best.
+    There are as many situations as tasks. The best of some is found by one half of the
+    continuations and judged by the other: by the same ones the luckiest would be the best.
     """
-    ways = siblings(held_out, SIBLINGS)
+    ways = siblings(held_out, len(held_out))
     every = [*chain(*ways)]
     went = from_turns(
         policy, world.make, every, PER_TASK, sampling=SAMPLING, settings=world.settings
@@ -183,6 +180,9 @@ def turns_told(
         ]
         return interval([[float(np.mean(gain)) for gain in gains]])
 
+    def centred(numbers: np.ndarray) -> np.ndarray:
+        return np.concatenate([numbers[span] - numbers[span].mean() for span in spans])
+
     told: dict[str, Any] = {
         "situations": len(ways),
         "any": float(np.mean([worth[span].mean() for span in spans])),
@@ -193,5 +193,6 @@ def turns_told(
         told[model] = {
             "over any": over_any((said, worth)),
             "correlation": float(np.corrcoef(said, worth)[0, 1]),
+            "inside situations": float(np.corrcoef(centred(said), centred(worth))[0, 1]),
         }
     return told

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prmkit.chat import (
+    _RECENT,
     as_conversation,
     encode_markup,
     encode_question,
@@ -46,23 +50,64 @@ def test_the_text_of_a_question_becomes_its_ids(tokenizer, problem, template):
 
 def test_threads_that_read_markup_differently_do_not_disturb_one_another(tokenizer):
     """A fast tokenizer keeps its way to read special tokens from call to call."""
-    words = "a<|end|>b " * 5
-    expected = encode_text(tokenizer, words), encode_markup(tokenizer, words)
-    assert tokenizer.eos_token_id not in expected[0]
-    assert expected[1].count(tokenizer.eos_token_id) == 5
-    wrong = []
+    end, wrong = tokenizer.eos_token_id, []
 
-    def encode():
-        for _ in range(300):
-            if (encode_text(tokenizer, words), encode_markup(tokenizer, words)) != expected:
-                wrong.append(1)
+    def encode(thread):
+        for i in range(300):
+            # A new text each time: what was tokenised before would be remembered.
+            words = f"{thread}, {i}: " + "a<|end|>b " * 5
+            counts = [f(tokenizer, words).count(end) for f in (encode_text, encode_markup)]
+            if counts != [0, 5]:
+                wrong.append(words)
 
-    threads = [threading.Thread(target=encode) for _ in range(4)]
+    threads = [threading.Thread(target=encode, args=(name,)) for name in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class Counting:
+    """A tokenizer that counts what it is asked."""
+
+    def __init__(self, tokenizer):
+        self._own = tokenizer
+        self.asked = 0
+
+    def __call__(self, text, **settings):
+        self.asked += 1
+        return self._own(text, **settings)
+
+    def __len__(self):
+        return len(self._own)
+
+
+@given(st.lists(st.text("ab <|end>", max_size=12), max_size=30), st.integers(0, 40))
+def test_what_is_remembered_is_what_is_read(texts, most):
+    own = load_tokenizer(WEIGHTS / "policy")
+    counting = Counting(own)
+    with mock.patch("prmkit.chat._Recent.most", most):
+        for text in texts:
+            split = own(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            whole = own(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+            assert encode_text(counting, text) == split
+            assert encode_markup(counting, text) == whole
+            kept = _RECENT[counting]._ids.values()
+            assert sum(len(ids) + 1 for ids in kept) <= most
+
+
+def test_a_text_is_read_once_and_again_where_tokens_were_added():
+    own = load_tokenizer(WEIGHTS / "policy")
+    counting = Counting(own)
+    first = encode_text(counting, "Mia has 3 zebras.")
+    first.append(0)
+    again = encode_text(counting, "Mia has 3 zebras.")
+    assert (counting.asked, again) == (1, first[:-1])
+    encode_markup(counting, "Mia has 3 zebras.")
+    assert counting.asked == 2
+    own.add_tokens(["zebra"])
+    assert own.convert_tokens_to_ids("zebra") in encode_text(counting, "Mia has 3 zebras.")
 
 
 STEPS = (

@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 import threading
 import weakref
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -26,6 +28,9 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: str, **settings: Any) -> Any:
         """Token ids of a text."""
+
+    def __len__(self) -> int:
+        """How many tokens it knows."""
 
     def decode(self, token_ids: Any, **settings: Any) -> Any:
         """The text of token ids."""
@@ -50,22 +55,67 @@ def _remembered(tokenizer: Tokenizer, key: Hashable, make: Callable[[], T]) -> T
     return found
 
 
-_ENCODING = threading.Lock()
+_ENCODING = threading.RLock()
 """A fast tokenizer remembers how special tokens are to be read from one call to the next, so two
-threads that want them read differently must take turns."""
+threads that want them read differently must take turns. One that watches another comes twice."""
+
+
+class _Recent:
+    """Token ids of what was tokenised last: turns and beams read the same texts over and over."""
+
+    most = 2**21
+    """Tokens that are kept; with their texts about 20 MB."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[Hashable, array[int]] = OrderedDict()
+        self._n = 0
+
+    def ids(self, key: Hashable, make: Callable[[], list[int]]) -> list[int]:
+        """Those that are kept, or those that are made."""
+        found = self._ids.get(key)
+        if found is not None:
+            self._ids.move_to_end(key)
+            return found.tolist()
+        ids = make()
+        self._ids[key] = array("i", ids)
+        # An empty text is kept, too, and must not be free.
+        self._n += len(ids) + 1
+        while self._n > self.most:
+            self._n -= len(self._ids.popitem(last=False)[1]) + 1
+        return ids
+
+
+_RECENT: weakref.WeakKeyDictionary[Any, _Recent] = weakref.WeakKeyDictionary()
+
+
+def _encode(tokenizer: Tokenizer, text: str, **settings: bool) -> list[int]:
+    watched = getattr(tokenizer, "watched", None)
+    with _ENCODING:
+        if watched is not None and settings:
+            # It is to see each untrusted text; what it watches comes here again.
+            return list(
+                tokenizer(text, add_special_tokens=False, verbose=False, **settings)["input_ids"]
+            )
+        own = tokenizer if watched is None else watched
+        if (recent := _RECENT.get(own)) is None:
+            recent = _RECENT[own] = _Recent()
+        # One to which tokens were added reads otherwise.
+        return recent.ids(
+            (text, *settings, len(own)),
+            lambda: list(
+                own(text, add_special_tokens=False, verbose=False, **settings)["input_ids"]
+            ),
+        )
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of untrusted text: no special token comes out, whatever the text spells."""
-    settings = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    with _ENCODING:
-        return list(tokenizer(text, **settings)["input_ids"])
+    return _encode(tokenizer, text, split_special_tokens=True)
 
 
 def encode_markup(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a piece of a template: special tokens are read as such."""
-    with _ENCODING:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return _encode(tokenizer, text)
 
 
 def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -76,14 +126,15 @@ def encode_inside(tokenizer: Tokenizer, text: str) -> list[int]:
     """
 
     def adds_space() -> bool:
-        return encode_text(tokenizer, "a") != _after_line_end(tokenizer, "a")
+        return encode_text(tokenizer, "a") != after_line_end(tokenizer, "a")
 
     if text and _remembered(tokenizer, "adds_space", adds_space):
-        return _after_line_end(tokenizer, text)
+        return after_line_end(tokenizer, text)
     return encode_text(tokenizer, text)
 
 
-def _after_line_end(tokenizer: Tokenizer, text: str) -> list[int]:
+def after_line_end(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids that untrusted text has behind a line end."""
     before = encode_text(tokenizer, "\n")
     ids = encode_text(tokenizer, "\n" + text)
     # A tokenizer that merges the line end with what follows adds no space: see the caller.

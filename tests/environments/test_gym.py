@@ -8,7 +8,7 @@ import pytest
 
 from prmkit.environments.base import Task
 from prmkit.environments.laws import ENVIRONMENT_LAWS, Trial
-from prmkit.errors import EnvironmentFailed, LawBroken
+from prmkit.errors import EnvironmentFailed, LawBroken, UnknownName
 from prmkit.testing import check_environment
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs prmkit[agents]")
@@ -29,11 +29,11 @@ def frozen_lake(kind):
     return gymnasium.make("FrozenLake-v1", is_slippery=kind == "slippery", disable_env_checker=True)
 
 
-def make(spoken=SPOKEN, made=frozen_lake, copies=True):
+def make(spoken=SPOKEN, made=frozen_lake, copies="deep"):
     return GymnasiumEnvironment("ice", ("plain", "slippery"), made, spoken, copies=copies)
 
 
-@pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.parametrize("copies", ["pickled", "deep", None])
 @pytest.mark.parametrize("law", ENVIRONMENT_LAWS, ids=lambda law: law.__name__)
 def test_it_keeps_the_laws(law, copies):
     tasks = tuple(Task(seed, name) for seed in (0, 1, 2) for name in ("plain", "slippery"))
@@ -81,19 +81,40 @@ def test_a_crash_is_told():
         make(made=lambda kind: gymnasium.make("NoSuch-v0")).reset(Task(0, "plain"))
 
 
-def test_a_copy_that_is_none_is_caught_by_the_laws():
-    class Shared(gymnasium.Wrapper):
-        def __deepcopy__(self, memory):
-            return copy.copy(self)
+class Shared(gymnasium.Wrapper):
+    """Its deep copy goes on with the same state."""
 
-    with pytest.raises(LawBroken, match="same future"):
-        check_environment(lambda: make(made=lambda kind: Shared(frozen_lake(kind).unwrapped)))
+    def __deepcopy__(self, memory):
+        return copy.copy(self)
+
+
+class Begun(gymnasium.Wrapper):
+    """Pickled, it is one that begins, as those are that remember their arguments alone."""
+
+    def __reduce__(self):
+        return _begun, ()
+
+
+def _begun():
+    env = Begun(frozen_lake("plain").unwrapped)
+    env.reset(seed=0)
+    return env
+
+
+@pytest.mark.parametrize(("wrapper", "copies"), [(Shared, "deep"), (Begun, "pickled")])
+def test_a_copy_that_is_none_is_caught_by_the_laws(wrapper, copies):
+    with pytest.raises(LawBroken, match="future|answered"):
+        check_environment(
+            lambda: make(made=lambda kind: wrapper(frozen_lake(kind).unwrapped), copies=copies)
+        )
 
 
 def test_without_copies_there_is_no_snapshot():
-    ice = make(copies=False)
+    ice = make(copies=None)
     ice.reset(Task(0))
     with pytest.raises(EnvironmentFailed, match="cannot be copied"):
         ice.snapshot()
     with pytest.raises(EnvironmentFailed, match="no snapshot"):
         ice.restore(3)
+    with pytest.raises(UnknownName, match="way to copy an environment"):
+        make(copies=True)

@@ -84,7 +84,7 @@ class BabyAI(GymnasiumEnvironment):
             ACTIONS,
         )
         name = "babyai" if map_too else "babyai-words"
-        super().__init__(name, LEVELS, _make, spoken, copies=True)
+        super().__init__(name, LEVELS, _make, spoken, copies="pickled")
 
     def plan(self) -> tuple[str, ...]:
         """See `prmkit.environments.base.Planner.plan`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from prmkit.chat import Tokenizer, single_token
+from prmkit.chat import Tokenizer, after_line_end, encode_text, single_token
 from prmkit.records import Trajectory
 from prmkit.scorers.families.base import Discriminative, Rendered
 from prmkit.scorers.settings import OnSeparator
@@ -58,7 +58,9 @@ class Watching:
         self.n_escaped = 0
         # Special tokens are split without our doing; the text that spells them is counted alone.
         self._split = {
-            token: tag for token, tag in self._tags.items() if token not in self._alone(tag)
+            token: tag
+            for token, tag in self._tags.items()
+            if token not in encode_text(tokenizer, tag)
         }
 
     def refusal(self, on_separator: OnSeparator) -> str | None:
@@ -89,17 +91,17 @@ class Watching:
 
     def __call__(self, text: str, **settings: Any) -> Any:
         """Token ids of a text, in which no tag is left if it is untrusted."""
-        encoded = self.watched(text, **settings)
         if not settings.get("split_special_tokens"):
-            return encoded
+            return self.watched(text, **settings)
+        own = encode_text(self.watched, text)
         for token, tag in self._split.items():
             spelled_out = text.count(tag)
             self.found += [token] * spelled_out
             self.n_escaped += spelled_out
-        if self._tags.keys().isdisjoint(encoded["input_ids"]):
-            return encoded
+        if self._tags.keys().isdisjoint(own):
+            return {"input_ids": own}
         ids: list[int] = []
-        for token in encoded["input_ids"]:
+        for token in own:
             if token not in self._tags:
                 ids.append(token)
                 continue
@@ -114,17 +116,4 @@ class Watching:
         text = self._tags[token]
         if len(text) == 1:
             return [token]
-        ids: list[int] = []
-        for character in text:
-            inside = self.watched(
-                "\n" + character, add_special_tokens=False, split_special_tokens=True
-            )["input_ids"]
-            before = self.watched("\n", add_special_tokens=False)["input_ids"]
-            ids += (
-                inside[len(before) :] if inside[: len(before)] == before else self._alone(character)
-            )
-        return ids
-
-    def _alone(self, character: str) -> list[int]:
-        ids = self.watched(character, add_special_tokens=False, split_special_tokens=True)
-        return list(ids["input_ids"])
+        return [id_ for character in text for id_ in after_line_end(self.watched, character)]

@@ -18,6 +18,9 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self.tokenizer, name)
 
+    def __len__(self):
+        return len(self.tokenizer)
+
     def __call__(self, text, **settings):
         self.given.append((text, *settings.items()))
         return self.tokenizer(text, **settings)

@@ -19,7 +19,7 @@ from prmkit.errors import InvalidSetting, NothingToMeasure
 from prmkit.records import Record, Step, Trajectory
 from prmkit.scorers.families.base import Discriminative, Rendered
 from prmkit.scorers.separators import guard
-from prmkit.training.targets import Dropped, Example, Reader
+from prmkit.training.targets import Dropped, Example
 
 Targets = Literal["labels", "temporal"]
 
@@ -108,13 +108,12 @@ def make_episodes(
     """
     examples: list[Example] = []
     counts = dict.fromkeys(("unlabelled", "too_long"), 0)
-    reader = Reader(tokenizer)
     for number, record in enumerate(records):
         trajectory = record.trajectory
         if trajectory.correct is None or not trajectory.steps:
             counts["unlabelled"] += 1
             continue
-        rendered = _rendered(trajectory, family, reader)
+        rendered = _rendered(trajectory, family, tokenizer)
         if max_tokens is not None and rendered.positions[-1] + 1 > max_tokens:
             counts["too_long"] += 1
             continue
@@ -166,7 +165,7 @@ def make_transitions(
 
     Reference: Choudhury 2025, InversePRM, arXiv:2502.10325.
     """
-    maker = _Transitions(family, Reader(tokenizer), max_tokens)
+    maker = _Transitions(family, tokenizer, max_tokens)
     met = _turns_met(learner)
     for record in demonstrations:
         maker.add(record.trajectory, 1.0, met)
@@ -197,8 +196,8 @@ def _turns_met(learner: Iterable[Record]) -> dict[str, Counter[str]]:
 class _Transitions:
     """Makes the examples of episodes, and counts."""
 
-    def __init__(self, family: Discriminative, reader: Reader, most: int | None):
-        self._family, self._reader, self._most = family, reader, most
+    def __init__(self, family: Discriminative, tokenizer: Tokenizer, most: int | None):
+        self._family, self._tokenizer, self._most = family, tokenizer, most
         self.examples: list[Example] = []
         self.counts = dict.fromkeys(("unlabelled", "too_long", "cut", "cut_labels"), 0)
         self.n_following = self.n_known = 0
@@ -209,7 +208,7 @@ class _Transitions:
         if not trajectory.steps:
             self.counts["unlabelled"] += 1
             return
-        rendered = _rendered(trajectory, self._family, self._reader)
+        rendered = _rendered(trajectory, self._family, self._tokenizer)
         n = sum(self._fits(place) for place in rendered.positions)
         if not n:
             self.counts["too_long"] += 1
@@ -243,7 +242,7 @@ class _Transitions:
         for text, n in found.most_common(_ALTERNATIVES):
             steps = (*trajectory.steps[:k], Step(text=text))
             other = trajectory.model_copy(update={"steps": steps})
-            rendered = _rendered(other, self._family, self._reader)
+            rendered = _rendered(other, self._family, self._tokenizer)
             if self._fits(rendered.positions[k]):
                 rows.append((rendered, n))
         total = sum(n for _, n in rows)
@@ -262,13 +261,13 @@ def _has_ended(trajectory: Trajectory) -> bool:
     return trajectory.correct is not None or trajectory.finish in ("eos", "answer")
 
 
-def _rendered(trajectory: Trajectory, family: Discriminative, reader: Reader) -> Rendered:
+def _rendered(trajectory: Trajectory, family: Discriminative, tokenizer: Tokenizer) -> Rendered:
     """As the scorer reads it; text that spells a tag of the family is tokenised otherwise.
 
     Raises:
         InvalidSetting: if the family reads each step in a sequence of its own.
     """
-    rendered = guard(trajectory, family, reader, "escape").rendered
+    rendered = guard(trajectory, family, tokenizer, "escape").rendered
     if rendered.ends:
         raise InvalidSetting(
             f"the family {family.name} reads each step in a sequence of its own, and whole "

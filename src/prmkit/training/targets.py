@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from prmkit.chat import Tokenizer
 from prmkit.errors import InvalidRecord
@@ -19,9 +19,6 @@ from prmkit.scorers.separators import guard
 Weighting = Literal["none", "certainty"]
 Taught = Literal["shares", "ratings", "outcome"]
 """What is learnt of a record: labels of its steps, ratings of them, or how it ended."""
-
-_REMEMBERED = 100_000
-"""Texts whose tokens are remembered while records are rendered."""
 
 
 class Example(NamedTuple):
@@ -186,14 +183,13 @@ def make_examples(
     """
     examples: list[Example] = []
     counts = dict.fromkeys(("unlabelled", "too_long", "cut", "cut_labels"), 0)
-    reader = Reader(tokenizer)
     for number, record in enumerate(records):
         wanted = taught_by(record, what, weighting)
         if not wanted:
             counts["unlabelled"] += 1
             continue
         # As the scorer does: text that spells a tag of the family is tokenised otherwise.
-        rendered = guard(record.trajectory, family, reader, "escape").rendered
+        rendered = guard(record.trajectory, family, tokenizer, "escape").rendered
         kept = [x for x in wanted if max_tokens is None or _length(rendered, x.step) <= max_tokens]
         if not kept:
             counts["too_long"] += 1
@@ -255,43 +251,6 @@ def make_responses(
             )
             examples.append(example)
     return examples, Dropped(**counts)
-
-
-class Reader:
-    """A tokenizer that remembers what it was given: alternatives have all earlier steps in common.
-
-    Args:
-        tokenizer: of whom all else is.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._known: dict[tuple[Any, ...], dict[str, list[int]]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    @property
-    def chat_template(self) -> Any:
-        """See `Tokenizer`."""
-        return self._tokenizer.chat_template
-
-    def decode(self, token_ids: Any, **settings: Any) -> Any:
-        """See `Tokenizer`."""
-        return self._tokenizer.decode(token_ids, **settings)
-
-    def apply_chat_template(self, conversation: Any, **settings: Any) -> Any:
-        """See `Tokenizer`."""
-        return self._tokenizer.apply_chat_template(conversation, **settings)
-
-    def __call__(self, text: str, **settings: Any) -> Any:
-        """See `Tokenizer`."""
-        key = (text, *sorted(settings.items()))
-        if key not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = {"input_ids": list(self._tokenizer(text, **settings)["input_ids"])}
-        return self._known[key]
 
 
 def _length(rendered: Rendered, step: int) -> int:

@@ -185,26 +185,21 @@ ARGUMENTS = [(name, o) for name, function in ALGORITHMS.items() for o in options
 
 @pytest.mark.parametrize(("name", "option"), ARGUMENTS, ids=lambda x: x)
 def test_any_argument_changes_what_happens(name, option):
-    def seen(value):
-        traces = []
-        for seed in range(12):
-            settings = SearchSettings(
-                step_stop=("\n",), split="line", answers="text", seed=seed, aggregation="last"
-            )
-            options = {**WITH.get(name, {}), **WITH.get(option, {}), option: value}
-            known = options_of(ALGORITHMS[name])
-            options = {k: v for k, v in options.items() if k in known}
-            policy = ScriptedPolicy(some_end_early, likely=early_likely)
-            (found,), _, _ = run(name, policy=policy, settings=settings, **options)
-            traces.append(
-                ([(n.path, n.text) for n in found.root.walk()], found.weights, found.answer)
-            )
-        return traces
+    def seen(value, seed):
+        settings = SearchSettings(
+            step_stop=("\n",), split="line", answers="text", seed=seed, aggregation="last"
+        )
+        options = {**WITH.get(name, {}), **WITH.get(option, {}), option: value}
+        known = options_of(ALGORITHMS[name])
+        options = {k: v for k, v in options.items() if k in known}
+        policy = ScriptedPolicy(some_end_early, likely=early_likely)
+        (found,), _, _ = run(name, policy=policy, settings=settings, **options)
+        return [(n.path, n.text) for n in found.root.walk()], found.weights, found.answer
 
     low, high = SWEEP[option]
     if (name, option) in {("beam", "n"), ("dvts", "n"), ("sal-beam", "n")}:
         low, high = 3, 6
-    assert seen(low) != seen(high)
+    assert any(seen(low, seed) != seen(high, seed) for seed in range(12))
 
 
 def test_what_is_set_reaches_the_policy():

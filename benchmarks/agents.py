@@ -4,10 +4,11 @@
         [--processes N] [--out FILE]
 
 In each world a small policy is cloned from the environment's planner. It plays practice tasks; from
-those episodes an outcome reward model and two AgentPRMs learn: (a) promise and progress by temporal
-differences (arXiv:2511.08325), (b) counted outcomes (arXiv:2502.10325). Then all choose among the
-policy's episodes of tasks that nobody has seen. Beside that: what labels cost by temporal
-differences and by Monte Carlo, and what the policy learns from rewards, from one draw of practice
+those episodes an outcome reward model and AgentPRMs learn: (a) promise and progress by temporal
+differences (arXiv:2511.08325), of actions, and of the states behind what they were answered, (b)
+counted outcomes (arXiv:2502.10325). Then all choose among the policy's episodes and actions in
+tasks that nobody has seen. Beside that: what labels cost by temporal differences and by Monte
+Carlo, and what the policy learns from rewards, from one draw of practice
 tasks or from several (--seeds). DIR keeps what is made, so that a run can be stopped and gone on
 with, also with more seeds.
 """
@@ -153,11 +154,13 @@ PROMISE: dict[str, Any] = {"loss": "progress", "promises": PromiseSettings(targe
 MODELS: dict[str, dict[str, Any]] = {
     "outcome model": {},
     "AgentPRM (a)": PROMISE,
-    "AgentPRM (a), promise alone": {**PROMISE, "loss": "squared_error"},
+    "AgentPRM (a) of states": {**PROMISE, "family": "turn_state"},
     "AgentPRM (b)": {},
 }
-SEARCHED = ("AgentPRM (a)", "AgentPRM (b)")
-"""Those by which beams are chosen, too; by the first also twice as many of half the width."""
+SEARCHED = ("AgentPRM (a)", "AgentPRM (a) of states", "AgentPRM (b)")
+"""Those by which beams are chosen, too."""
+WIDER = SEARCHED[:2]
+"""Those by which also twice as many beams of half the width are chosen."""
 
 
 def main_of(name: str, place: Path, n_tasks: int) -> None:
@@ -170,7 +173,7 @@ def main_of(name: str, place: Path, n_tasks: int) -> None:
     labelled = {
         "outcome model": of_ends(every),
         "AgentPRM (a)": from_outcomes(every),
-        "AgentPRM (a), promise alone": from_outcomes(every),
+        "AgentPRM (a) of states": from_outcomes(every),
         "AgentPRM (b)": counted(every),
     }
     stages("held out played", lambda: told_of(held_out_of(world, policy, place, n_tasks)))
@@ -205,7 +208,7 @@ def learnt(
     if model in SEARCHED:
         scorer = DiscriminativeScorer(folder, device="cpu")
         stages(f"beam, {model}", lambda: by_search(world, policy, scorer, len(held_out)))
-        if model == SEARCHED[0]:
+        if model in WIDER:
             stages(
                 f"wider beam, {model}",
                 lambda: by_search(world, policy, scorer, len(held_out), width=2),
@@ -254,10 +257,13 @@ def cost_of(name: str, place: Path, way: str, n: int, seed: int) -> None:
 RL_STEPS, RL_TASKS = 40, 8
 RL_FIRST = 10_000
 """Where the practice tasks of the first seed begin, and so on: no reward model has seen them."""
-REWARDS: dict[str, dict[str, Any]] = {
-    "GRPO, outcome": {},
-    "GRPO, progress and outcome": {"reward": "progress", "outcome_weight": 1.0},
+PROGRESS: dict[str, Any] = {"reward": "progress", "outcome_weight": 1.0}
+REWARDS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "GRPO, outcome": (None, {}),
+    "GRPO, progress and outcome": ("AgentPRM (a)", PROGRESS),
+    "GRPO, progress of states and outcome": ("AgentPRM (a) of states", PROGRESS),
 }
+"""By which model's scores, and how they count."""
 
 
 def reinforced(name: str, place: Path, way: str, seed: int, n_tasks: int) -> None:
@@ -268,9 +274,11 @@ def reinforced(name: str, place: Path, way: str, seed: int, n_tasks: int) -> Non
     folder = place / label.replace(" ", "_")
 
     def make() -> dict[str, Any]:
-        scored = "reward" in REWARDS[way]
+        model, rewards = REWARDS[way]
         first = PRACTISED + RL_FIRST * (seed + 1)
-        model = place / "AgentPRM_(a)"
+        scorer = None
+        if model is not None:
+            scorer = DiscriminativeScorer(place / model.replace(" ", "_"), device="cpu")
         train_agent(
             world.make,
             [Task(at, world.task) for at in range(first, first + RL_STEPS * RL_TASKS)],
@@ -287,11 +295,11 @@ def reinforced(name: str, place: Path, way: str, seed: int, n_tasks: int) -> Non
                 rollouts=RolloutSettings(
                     problems=RL_TASKS, samples=N, max_new_tokens=SAMPLING.max_new_tokens
                 ),
-                rewards=RewardSettings(**REWARDS[way]),
+                rewards=RewardSettings(**rewards),
                 update=UpdateSettings(learning_rate=1e-3),
                 episodes=world.settings,
             ),
-            scorer=DiscriminativeScorer(model, device="cpu") if scored else None,
+            scorer=scorer,
         )
         after = played(
             world,
@@ -318,15 +326,16 @@ def taught_by(made: dict[str, Any]) -> dict[str, Any]:
         way: [value["right"] for label, value in made.items() if label.startswith(f"{way}, seed ")]
         for way in REWARDS
     }
-    outcome, progress = REWARDS
+    outcome, *others = REWARDS
     before = made["held out played"]["right"]
     told: dict[str, Any] = {
         way: {"seeds": len(of), "success": interval(of), "gain": interval(of, before)}
         for way, of in runs.items()
         if of
     }
-    if runs[outcome] and len(runs[outcome]) == len(runs[progress]):
-        told["progress over outcome"] = interval(runs[progress], runs[outcome])
+    for way in others:
+        if runs[outcome] and len(runs[outcome]) == len(runs[way]):
+            told[way]["over outcome"] = interval(runs[way], runs[outcome])
     return told
 
 

@@ -64,6 +64,7 @@ LAYOUTS: dict[str, Layout] = {
     "step_end": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_value": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "turn_value": Layout("llama", "LlamaForTokenClassification", "chatml"),
+    "turn_state": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_rank": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "step_classes": Layout("llama", "LlamaForTokenClassification", "chatml"),
     "math_shepherd": Layout("mistral", "MistralForCausalLM", "sentencepiece"),

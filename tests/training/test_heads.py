@@ -77,6 +77,7 @@ LEARNT = [
     ("value", "step_value", {"loss": "squared_error"}),
     ("value", "step_value", {"loss": "progress"}),
     ("value", "turn_value", {}),
+    ("value", "turn_state", {}),
     ("rank", "step_rank", {}),
     ("pairs", "step_rank", {}),
     ("classes", "step_classes", {}),

@@ -271,7 +271,7 @@ def _rendered(trajectory: Trajectory, family: Discriminative, tokenizer: Tokeniz
     if rendered.ends:
         raise InvalidSetting(
             f"the family {family.name} reads each step in a sequence of its own, and whole "
-            "episodes are read in one; take turn_value, step_value or step_rank"
+            "episodes are read in one; take turn_value, turn_state, step_value or step_rank"
         )
     return rendered
 

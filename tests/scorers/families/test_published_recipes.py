@@ -349,7 +349,7 @@ RECIPES = {
     "outcome_probability": outcome,
     "agent_prm": lambda m: outcome(m, observed=OBSERVATIONS),
 }
-OURS = {"step_end", "step_value", "turn_value", "step_rank", "step_classes"}
+OURS = {"step_end", "step_value", "turn_value", "turn_state", "step_rank", "step_classes"}
 """prmkit's own, compared in tests/scorers/test_discriminative.py and tests/training."""
 
 

@@ -1,4 +1,4 @@
-"""The family for agents: it reads a conversation as the policy does."""
+"""The families for agents: they read a conversation as the policy does."""
 
 import pytest
 
@@ -41,9 +41,21 @@ def test_an_action_is_read_where_its_turn_ends(kind, closing):
         assert tokenizer.decode(rendered.ids[start + len(closed) : at + 1]).strip() == ""
 
 
-def test_a_step_that_nothing_was_answered_to_ends_in_a_line():
+@pytest.mark.parametrize("kind", ["chatml", "llama3", "qwen_bos"])
+def test_a_state_is_read_where_the_policy_would_go_on(kind):
+    tokenizer = TOKENIZERS[kind]((), ())
+    rendered = discriminative("turn_state").render(EPISODE, tokenizer)
+    assert rendered.ids == FAMILY.render(EPISODE, tokenizer).ids
+    for k, at in enumerate(rendered.positions):
+        question, _ = as_conversation(EPISODE.prefix(k + 1))
+        assert rendered.ids[: at + 1] == encode_question(tokenizer, question)
+
+
+@pytest.mark.parametrize("name", ["turn_value", "turn_state"])
+def test_a_step_that_nothing_was_answered_to_ends_in_a_line(name):
     tokenizer = TOKENIZERS["chatml"]((), ())
     plain = EPISODE.model_copy(
         update={"steps": tuple(Step(text=step.text) for step in EPISODE.steps)}
     )
-    assert FAMILY.render(plain, tokenizer) == discriminative("step_value").render(plain, tokenizer)
+    rendered = discriminative(name).render(plain, tokenizer)
+    assert rendered == discriminative("step_value").render(plain, tokenizer)

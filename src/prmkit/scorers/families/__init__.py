@@ -51,6 +51,7 @@ DISCRIMINATIVE: dict[str, Discriminative] = {
         step_end.STEP_END_FAMILY,
         step_heads.VALUE,
         step_heads.TURN_VALUE,
+        step_heads.TURN_STATE,
         step_heads.RANK,
         step_heads.CLASSES,
         math_shepherd.FAMILY,

@@ -5,7 +5,9 @@ whose order alone counts, ``step_classes`` three classes of human ratings.
 
 ``turn_value`` is ``step_value`` for agents: a conversation as the policy reads it, where an action
 is a turn of the assistant and what the environment answers is one of the user. An action is read at
-the token that ends its turn; a step that nothing was answered to, as in ``step_value``.
+the token that ends its turn; a step that nothing was answered to, as in ``step_value``. That is the
+value of an action, before it is known what comes of it. ``turn_state`` reads the same behind the
+answer, where the policy's next turn begins: the value of the state that the action led to.
 
 Header: paper none; models trained by ``prm train --kind value|rank|pairs|classes``.
 """
@@ -42,6 +44,12 @@ def turn(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
     return Piece(ids + markup.to_assistant, at)
 
 
+def state(step: Step, index: int, tokenizer: Tokenizer) -> Piece:
+    """As `turn`, but read where the next turn begins."""
+    piece = turn(step, index, tokenizer)
+    return Piece(piece.ids, len(piece.ids) - 1)
+
+
 VALUE = replace(
     STEP_END_FAMILY,
     name="step_value",
@@ -54,6 +62,12 @@ TURN_VALUE = replace(
     name="turn_value",
     about="prmkit's own, for agents: one number where an action's turn ends; score = its sigmoid.",
     step=turn,
+)
+TURN_STATE = replace(
+    TURN_VALUE,
+    name="turn_state",
+    about="prmkit's own, for agents: one number behind an action's answer; score = its sigmoid.",
+    step=state,
 )
 RANK = replace(
     VALUE,

@@ -8,9 +8,9 @@ those episodes an outcome reward model and AgentPRMs learn: (a) promise and prog
 differences (arXiv:2511.08325), of actions, and of the states behind what they were answered, (b)
 counted outcomes (arXiv:2502.10325). Then all choose among the policy's episodes and actions in
 tasks that nobody has seen. Beside that: what labels cost by temporal differences and by Monte
-Carlo, and what the policy learns from rewards, from one draw of practice
-tasks or from several (--seeds). DIR keeps what is made, so that a run can be stopped and gone on
-with, also with more seeds.
+Carlo, and what the policy learns from rewards, from one draw of practice tasks or from several
+(--seeds). DIR keeps what is made, so that a run can be stopped and gone on with, also with more
+seeds.
 """
 
 from __future__ import annotations
@@ -339,6 +339,18 @@ def taught_by(made: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def over_chance(made: dict[str, Any]) -> dict[str, Any]:
+    """By how much beams that a model chooses are better than as many by chance; the same tasks."""
+    return {
+        f"{kind}, {model}": interval(
+            [made[f"{kind}, {model}"]["right"]], [made[f"{kind}, chance"]["right"]]
+        )
+        for kind in ("beam", "wider beam")
+        for model in SEARCHED
+        if f"{kind}, {model}" in made
+    }
+
+
 def priced_by(made: dict[str, Any]) -> dict[str, Any]:
     """What labels cost, and what the best of `N` by them is worth: means over seeds, and each."""
     told = {}
@@ -420,7 +432,11 @@ def main() -> None:
             folder = place / name.replace(" ", "_")
             made = {f.stem: json.loads(f.read_text()) for f in sorted(folder.glob("*.json"))}
             values = {stage: one["value"] for stage, one in made.items()}
-            sums = {"taught": taught_by(values), "labels": priced_by(values)}
+            sums = {
+                "over chance": over_chance(values),
+                "taught": taught_by(values),
+                "labels": priced_by(values),
+            }
             found[name] = {
                 **{what: told for what, told in sums.items() if told},
                 **{k: one["value"] for k, one in made.items() if isinstance(one["value"], dict)},

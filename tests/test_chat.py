@@ -83,7 +83,7 @@ class Counting:
         return len(self._own)
 
 
-@given(st.lists(st.text("ab <|end>", max_size=12), max_size=30), st.integers(0, 40))
+@given(st.lists(st.text("ab <|end>", max_size=12), max_size=30), st.integers(0, 400))
 def test_what_is_remembered_is_what_is_read(texts, most):
     own = load_tokenizer(WEIGHTS / "policy")
     counting = Counting(own)
@@ -94,7 +94,7 @@ def test_what_is_remembered_is_what_is_read(texts, most):
             assert encode_text(counting, text) == split
             assert encode_markup(counting, text) == whole
             kept = _RECENT[counting]._ids.values()
-            assert sum(len(ids) + 1 for ids in kept) <= most
+            assert sum(len(ids) + 100 for ids in kept) <= most
 
 
 def test_a_text_is_read_once_and_again_where_tokens_were_added():

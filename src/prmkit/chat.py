@@ -65,6 +65,8 @@ class _Recent:
 
     most = 2**21
     """Tokens that are kept; with their texts about 20 MB."""
+    each = 100
+    """Tokens for which the place of an entry stands, so that many short texts are bounded, too."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[Hashable, array[int]] = OrderedDict()
@@ -78,10 +80,9 @@ class _Recent:
             return found.tolist()
         ids = make()
         self._ids[key] = array("i", ids)
-        # An empty text is kept, too, and must not be free.
-        self._n += len(ids) + 1
+        self._n += len(ids) + self.each
         while self._n > self.most:
-            self._n -= len(self._ids.popitem(last=False)[1]) + 1
+            self._n -= len(self._ids.popitem(last=False)[1]) + self.each
         return ids
 
 
@@ -89,23 +90,19 @@ _RECENT: weakref.WeakKeyDictionary[Any, _Recent] = weakref.WeakKeyDictionary()
 
 
 def _encode(tokenizer: Tokenizer, text: str, **settings: bool) -> list[int]:
+    def read(by: Tokenizer) -> list[int]:
+        return list(by(text, add_special_tokens=False, verbose=False, **settings)["input_ids"])
+
     watched = getattr(tokenizer, "watched", None)
     with _ENCODING:
         if watched is not None and settings:
             # It is to see each untrusted text; what it watches comes here again.
-            return list(
-                tokenizer(text, add_special_tokens=False, verbose=False, **settings)["input_ids"]
-            )
+            return read(tokenizer)
         own = tokenizer if watched is None else watched
         if (recent := _RECENT.get(own)) is None:
             recent = _RECENT[own] = _Recent()
         # One to which tokens were added reads otherwise.
-        return recent.ids(
-            (text, *settings, len(own)),
-            lambda: list(
-                own(text, add_special_tokens=False, verbose=False, **settings)["input_ids"]
-            ),
-        )
+        return recent.ids((text, *settings, len(own)), lambda: read(own))
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:

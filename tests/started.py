@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import httpx2
@@ -21,13 +22,28 @@ def free_port():
 
 
 class Server:
-    """A server that can be killed and begun again, at the same address; `log` gets what it says."""
+    """A server that can be killed and begun again, at the same address; `log` gets what it says.
+
+    As a context it is begun, waited for, and ended.
+    """
 
     def __init__(self, command, port, log, **environment):
         self._command, self._log = list(map(str, command)), log
         self._environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
         self.url = f"http://127.0.0.1:{port}"
         self._process = None
+
+    def __enter__(self):
+        self.begin()
+        try:
+            self.wait()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *why):
+        self.end()
 
     def begin(self):
         """Start it, and do not wait for it."""
@@ -56,14 +72,34 @@ class Server:
             time.sleep(1)
         raise AssertionError(self._log.read_text()[-3000:])
 
+    def outage(self, when):
+        """Kill it when an event is set, and begin it again: the thread that does."""
+
+        def kill():
+            assert when.wait(120)
+            self.end(signal.SIGKILL)
+            time.sleep(3)
+            self.begin()
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        return killer
+
+
+def served_policy(folder, log, *arguments, **environment):
+    """A vLLM that serves a policy on this CPU under the name of policy."""
+    port = free_port()
+    command = [
+        *(os.environ["PRMKIT_VLLM"], "serve", folder, "--served-model-name", "policy"),
+        *("--enforce-eager", "--max-model-len", 1024, "--dtype", "float32", "--port", port),
+        # On CPUs vLLM 0.32 dies of a prompt that is read in parts when its request has a seed.
+        *("--max-num-batched-tokens", 65536, *arguments),
+    ]
+    return Server(command, port, log, VLLM_CPU_KVCACHE_SPACE="1", **environment)
+
 
 @contextlib.contextmanager
 def started(command, port, log, **environment):
     """The address of a server, once it is healthy; `log` gets what it says."""
-    server = Server(command, port, log, **environment)
-    server.begin()
-    try:
-        server.wait()
+    with Server(command, port, log, **environment) as server:
         yield server.url
-    finally:
-        server.end()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from prmkit.environments.rollout import from_turns, rollout
 from prmkit.policies.base import SamplingSettings
 from prmkit.policies.hf import HFPolicy
 from prmkit.policies.openai import OpenAIPolicy
-from started import Server, free_port
+from started import served_policy
 
 VLLM = os.environ.get("PRMKIT_VLLM", "")
 pytestmark = [
@@ -41,21 +39,8 @@ crafting = environment("crafting")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    port = free_port()
-    command = [
-        *(VLLM, "serve", FOLDER, "--served-model-name", "policy", "--enforce-eager"),
-        *("--max-model-len", 1024, "--dtype", "float32", "--port", port),
-        # On CPUs vLLM 0.32 dies of a prompt that is read in parts when its request has a seed.
-        *("--max-num-batched-tokens", 65536),
-    ]
-    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    made = Server(command, port, log, VLLM_CPU_KVCACHE_SPACE="1")
-    made.begin()
-    try:
-        made.wait()
+    with served_policy(FOLDER, tmp_path_factory.mktemp("vllm") / "vllm.log") as made:
         yield made
-    finally:
-        made.end()
 
 
 def new_policy(server, *, ids=True):
@@ -102,14 +87,7 @@ def test_continuations_from_turns_outlive_their_server(server):
         if sum(done) > 60:
             ended.set()
 
-    def kill():
-        assert ended.wait(120)
-        server.end(signal.SIGKILL)
-        time.sleep(3)
-        server.begin()
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
+    killer = server.outage(ended)
     disturbed = go_on(progress)
     killer.join()
     assert sum(done) == len(prefixes) * 6

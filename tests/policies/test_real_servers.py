@@ -25,7 +25,7 @@ from prmkit.policies.openai import OpenAIPolicy
 from prmkit.policies.sampling import sample
 from prmkit.records import Trajectory
 from prmkit.splitting import splitter
-from started import free_port, started
+from started import free_port, served_policy, started
 
 VLLM = os.environ.get("PRMKIT_VLLM", "")
 pytestmark = [
@@ -62,17 +62,10 @@ def solutions(here):
 
 @pytest.fixture(scope="module")
 def vllm(tmp_path_factory):
-    port = free_port()
-    command = [
-        *(VLLM, "serve", FOLDER, "--served-model-name", "policy", "--enforce-eager"),
-        *("--max-model-len", 1024, "--dtype", "float32", "--port", port, "--block-size", BLOCK),
-        "--enable-prompt-tokens-details",
-        # On CPUs vLLM 0.32 dies of a prompt that is read in parts when its request has a seed.
-        *("--max-num-batched-tokens", 65536),
-    ]
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    with started(command, port, log, VLLM_CPU_KVCACHE_SPACE="1") as url:
-        yield Endpoint(EndpointSettings(url=url))
+    more = ("--block-size", BLOCK, "--enable-prompt-tokens-details")
+    with served_policy(FOLDER, log, *more) as server:
+        yield Endpoint(EndpointSettings(url=server.url))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from prmkit.rl.learner import Speaker
 from prmkit.rl.loop import train_policy
 from prmkit.rl.voice_settings import VoiceSettings
 from prmkit.rl.voices import ServedVoice
-from started import Server, free_port
+from started import served_policy
 
 VLLM = os.environ.get("PRMKIT_VLLM", "")
 pytestmark = [
@@ -54,21 +54,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
-    port = free_port()
-    command = [
-        *(VLLM, "serve", folder, "--served-model-name", "policy", "--enforce-eager"),
-        *("--max-model-len", 1024, "--dtype", "float32", "--port", port, "--block-size", BLOCK),
-        # On CPUs vLLM 0.32 dies of a prompt that is read in parts when its request has a seed.
-        *("--max-num-batched-tokens", 65536),
-    ]
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    made = Server(command, port, log, VLLM_CPU_KVCACHE_SPACE="1", VLLM_SERVER_DEV_MODE="1")
-    made.begin()
-    try:
-        made.wait()
+    more = ("--block-size", BLOCK)
+    with served_policy(folder, log, *more, VLLM_SERVER_DEV_MODE="1") as made:
         yield made
-    finally:
-        made.end()
 
 
 def test_new_weights_are_what_the_server_draws_with(server, folder, tmp_path):

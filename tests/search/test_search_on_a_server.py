@@ -27,7 +27,7 @@ from prmkit.search import SearchSettings, algorithm, search
 from prmkit.search.drive import DriveSettings
 from prmkit.search.trace import read_events
 from prmkit.search.tree import Cost
-from started import Server, free_port
+from started import served_policy
 
 VLLM = os.environ.get("PRMKIT_VLLM", "")
 pytestmark = [
@@ -47,22 +47,10 @@ TRIES = 200
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    port = free_port()
-    command = [
-        *(VLLM, "serve", FOLDER, "--served-model-name", "policy", "--enforce-eager"),
-        *("--max-model-len", 1024, "--dtype", "float32", "--port", port, "--block-size", BLOCK),
-        "--enable-prompt-tokens-details",
-        # On CPUs vLLM 0.32 dies of a prompt that is read in parts when its request has a seed.
-        *("--max-num-batched-tokens", 65536),
-    ]
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    made = Server(command, port, log, VLLM_CPU_KVCACHE_SPACE="1")
-    made.begin()
-    try:
-        made.wait()
+    more = ("--block-size", BLOCK, "--enable-prompt-tokens-details")
+    with served_policy(FOLDER, log, *more) as made:
         yield made
-    finally:
-        made.end()
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +183,7 @@ def test_a_search_outlives_its_server(server, capabilities, prm_model, tmp_path)
         if event["event"] == "child" and next(count) == 100:
             drawn.set()
 
-    def kill():
-        assert drawn.wait(120)
-        server.end(signal.SIGKILL)
-        time.sleep(3)
-        server.begin()
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
+    killer = server.outage(drawn)
     policy = new_policy(server, capabilities)
     begin = time.monotonic()
     found = list(
